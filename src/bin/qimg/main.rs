@@ -1,0 +1,2 @@
+//! The `qimg` program.
+fn main() {}
