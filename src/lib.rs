@@ -2,6 +2,9 @@
 
 pub mod codec;
 pub mod error;
+pub mod extent;
+pub mod image;
+pub mod source;
 pub mod store;
 pub mod units;
 

@@ -1,0 +1,306 @@
+//! Files that an image names: whether they may be opened, and the chain of
+//! layers that comes out.
+//!
+//! A name found inside an image is hostile data. It is opened only here, only
+//! under a [`BackingPolicy`], and never as anything but a plain path.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Format, qcow2, raw};
+use crate::codec::CompressionType;
+use crate::error::{Error, Result};
+use crate::extent::{Extent, ExtentKind};
+use crate::source::{Reader, Source};
+use crate::store::{FileId, HostFile, Locking, ReadAt};
+
+/// Longest chain: the image and fifteen files behind it.
+pub const MAX_CHAIN: usize = 16;
+
+/// Which files an image may name, and have opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BackingPolicy {
+    /// None. The default: an image from elsewhere decides nothing about this host's files.
+    #[default]
+    Deny,
+    /// Files below the directory of the image that names them; no symbolic link leads out.
+    Beside,
+    /// Any path.
+    Any,
+}
+
+impl std::str::FromStr for BackingPolicy {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "deny" => Ok(Self::Deny),
+            "beside" => Ok(Self::Beside),
+            "any" => Ok(Self::Any),
+            _ => Err(Error::usage(format!("'{text}' is not deny, beside or any"))),
+        }
+    }
+}
+
+/// What a file is to the image that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Backing,
+    DataFile,
+}
+
+impl Role {
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Backing => "backing file",
+            Self::DataFile => "external data file",
+        }
+    }
+}
+
+impl BackingPolicy {
+    /// Opens the file that the image at `by` calls `name`, if this policy allows it.
+    ///
+    /// # Errors
+    /// Refused by policy; a pseudo-protocol name; a file that cannot be opened.
+    pub(crate) fn open(
+        self,
+        role: Role,
+        name: &str,
+        by: &Path,
+        locking: Locking,
+    ) -> Result<Arc<HostFile>> {
+        let noun = role.noun();
+        if self == Self::Deny {
+            return Err(Error::refused(
+                format!("its {noun} '{name}' would have to be opened"),
+                "allow that with --backing beside (same directory) or --backing any",
+            )
+            .at_path(by));
+        }
+        if is_protocol(name) {
+            return Err(Error::unsupported(format!(
+                "its {noun} '{name}' is a pseudo-protocol name, which qimg never follows"
+            ))
+            .at_path(by));
+        }
+        let directory = directory_of(by);
+        let opened = if self == Self::Any {
+            HostFile::open_read(&directory.join(name), locking)
+        } else {
+            let named = Path::new(name);
+            let relative = named.strip_prefix(&directory).unwrap_or(named);
+            HostFile::open_beneath(&directory, relative, locking).map_err(|error| {
+                error.with_remedy(format!(
+                    "--backing beside opens a {noun} only below {}; --backing any opens any path",
+                    directory.display()
+                ))
+            })
+        };
+        opened.map(Arc::new)
+    }
+}
+
+/// The directory that relative names in the image at `path` refer to.
+pub(crate) fn directory_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Whether QEMU would take `name` for `protocol:something`: a colon before any slash.
+pub(crate) fn is_protocol(name: &str) -> bool {
+    name.find([':', '/']).is_some_and(|at| name.as_bytes()[at] == b':')
+}
+
+/// One layer of a chain.
+#[derive(Debug)]
+pub(crate) enum Layer {
+    Raw(raw::RawLayer),
+    Qcow2(qcow2::Layer),
+}
+
+impl Layer {
+    pub(crate) fn virtual_size(&self) -> u64 {
+        match self {
+            Self::Raw(layer) => layer.virtual_size(),
+            Self::Qcow2(layer) => layer.virtual_size(),
+        }
+    }
+
+    fn extent_at(&self, range: Range<u64>) -> Result<Extent> {
+        match self {
+            Self::Raw(layer) => layer.extent_at(range),
+            Self::Qcow2(layer) => layer.extent_at(range),
+        }
+    }
+}
+
+/// An image and the files behind it, as the guest sees them.
+#[derive(Debug)]
+pub struct Chain {
+    layers: Vec<Layer>,
+    /// Named but not opened: reading through to it is refused with this name.
+    unopened: Option<(PathBuf, String)>,
+    paths: Vec<(PathBuf, Format)>,
+}
+
+impl Chain {
+    pub(crate) fn new(top: Layer, path: &Path, format: Format) -> Self {
+        Self { layers: vec![top], unopened: None, paths: vec![(path.to_owned(), format)] }
+    }
+
+    /// Leaves the backing file `name` of the image at `by` unopened.
+    pub(crate) fn end_unopened(&mut self, by: &Path, name: String) {
+        self.unopened = Some((by.to_owned(), name));
+    }
+
+    pub(crate) fn push(&mut self, layer: Layer, path: &Path, format: Format) {
+        self.layers.push(layer);
+        self.paths.push((path.to_owned(), format));
+    }
+
+    /// The opened files, the image itself first.
+    pub fn paths(&self) -> impl Iterator<Item = (&Path, Format)> {
+        self.paths.iter().map(|(path, format)| (path.as_path(), *format))
+    }
+
+    /// Whether ranges may be left to a backing file that is not open.
+    pub fn is_partial(&self) -> bool {
+        self.unopened.is_some()
+    }
+
+    fn refuse_unopened(&self, guest: u64) -> Result<()> {
+        let Some((by, name)) = &self.unopened else { return Ok(()) };
+        Err(Error::refused(
+            format!("its backing file '{name}' would have to be opened"),
+            "allow that with --backing beside (same directory) or --backing any",
+        )
+        .at_path(by)
+        .at_guest(guest))
+    }
+}
+
+impl Source for Chain {
+    fn virtual_size(&self) -> u64 {
+        self.layers[0].virtual_size()
+    }
+
+    fn cluster_size(&self) -> u64 {
+        let sizes = self.layers.iter().map(|layer| match layer {
+            Layer::Raw(_) => 1 << 16,
+            Layer::Qcow2(layer) => layer.cluster_size(),
+        });
+        sizes.max().unwrap_or(1 << 16)
+    }
+
+    fn extent_at(&self, range: Range<u64>) -> Result<Extent> {
+        let mut range = range;
+        let mut depth = 0;
+        loop {
+            let layer = &self.layers[depth];
+            let number = u32::try_from(depth).unwrap_or(u32::MAX);
+            if range.start >= layer.virtual_size() {
+                // Past a shorter backing file everything reads as zeros, as if written there.
+                return Ok(Extent {
+                    start: range.start,
+                    length: range.end - range.start,
+                    kind: ExtentKind::Zero,
+                    host: None,
+                    depth: number,
+                });
+            }
+            let until = range.end.min(layer.virtual_size());
+            let mut extent = layer.extent_at(range.start..until)?;
+            extent.depth = number;
+            if extent.kind != ExtentKind::Unallocated || depth + 1 == self.layers.len() {
+                return Ok(extent);
+            }
+            range.end = extent.end();
+            depth += 1;
+        }
+    }
+
+    fn reader(&self) -> Box<dyn Reader + '_> {
+        let layers = self.layers.iter().map(|layer| match layer {
+            Layer::Raw(layer) => LayerReader::Raw(layer),
+            Layer::Qcow2(layer) => LayerReader::Qcow2(Box::new(layer.reader())),
+        });
+        Box::new(ChainReader { chain: self, layers: layers.collect() })
+    }
+}
+
+enum LayerReader<'a> {
+    Raw(&'a raw::RawLayer),
+    Qcow2(Box<qcow2::LayerReader<'a>>),
+}
+
+struct ChainReader<'a> {
+    chain: &'a Chain,
+    layers: Vec<LayerReader<'a>>,
+}
+
+impl Reader for ChainReader<'_> {
+    fn read_at(&mut self, guest: u64, buf: &mut [u8]) -> Result<()> {
+        let end = guest + buf.len() as u64;
+        let mut rest = buf;
+        let mut at = guest;
+        while at < end {
+            let extent = self.chain.extent_at(at..end)?;
+            let length = usize::try_from(extent.length).unwrap_or(usize::MAX);
+            let (part, tail) = std::mem::take(&mut rest).split_at_mut(length);
+            if extent.kind == ExtentKind::Unallocated {
+                self.chain.refuse_unopened(at)?;
+            }
+            match &mut self.layers[extent.depth as usize] {
+                LayerReader::Raw(layer) if extent.kind == ExtentKind::Data => {
+                    layer.read(at, part)?;
+                }
+                LayerReader::Raw(_) => part.fill(0),
+                LayerReader::Qcow2(layer) => layer.read_extent(&extent, part)?,
+            }
+            rest = tail;
+            at = extent.end();
+        }
+        Ok(())
+    }
+
+    fn read_stored(&mut self, guest: u64, out: &mut Vec<u8>) -> Result<Option<CompressionType>> {
+        let extent = self.chain.extent_at(guest..guest + 1)?;
+        match &mut self.layers[extent.depth as usize] {
+            LayerReader::Raw(_) => Ok(None),
+            LayerReader::Qcow2(layer) => layer.read_stored(guest, out),
+        }
+    }
+}
+
+/// Fails when `store` is already part of a chain.
+pub(crate) fn refuse_cycle(seen: &mut Vec<FileId>, store: &dyn ReadAt, path: &Path) -> Result<()> {
+    let Some(identity) = store.identity() else { return Ok(()) };
+    if seen.contains(&identity) {
+        return Err(Error::corrupt(
+            "the backing chain leads back to this file",
+            "a backing chain must end",
+        )
+        .at_path(path));
+    }
+    seen.push(identity);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pseudo_protocols_are_told_from_paths() {
+        for name in ["json:{}", "nbd://host/export", "file:a.qcow2", "fat:rw:/", ":x"] {
+            assert!(is_protocol(name), "{name}");
+        }
+        for name in ["a.qcow2", "./a:b", "/srv/a:b", "dir/json:x"] {
+            assert!(!is_protocol(name), "{name}");
+        }
+    }
+}

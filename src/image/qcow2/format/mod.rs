@@ -1,0 +1,23 @@
+//! The qcow2 format as bytes and types: parsing and encoding, nothing else.
+//!
+//! Knows `docs/interop/qcow2.rst` and the limits QEMU puts on top of it. Must
+//! not know stores, files, policies or allocation: every function here takes
+//! slices and returns values, so that all of it is tested and fuzzed on bytes.
+
+pub mod addr;
+pub mod bitmap;
+pub mod compressed;
+pub mod corruption;
+pub mod entry;
+pub mod features;
+pub mod header;
+pub mod layout;
+pub mod refcount;
+pub mod snapshot;
+
+pub use addr::{ClusterBits, HostOffset};
+pub use compressed::CompressedDescriptor;
+pub use corruption::Corruption;
+pub use entry::{Geometry, L1Entry, L2Entry, L2Mapping};
+pub use header::Header;
+pub use refcount::RefcountOrder;

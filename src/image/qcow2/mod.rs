@@ -1,0 +1,10 @@
+//! The qcow2 driver. Private to `image`: the rest of the crate sees
+//! [`Source`](crate::source::Source) and [`ImageWriter`](crate::writer::ImageWriter).
+
+pub(crate) mod format;
+mod l2_cache;
+mod open;
+mod reader;
+
+pub(crate) use open::Qcow2File;
+pub(crate) use reader::{Layer, LayerReader};

@@ -1,0 +1,46 @@
+//! What an operation reads: the guest-visible side of an image.
+//!
+//! Knows guest offsets and extents; must not know formats, files or writers.
+
+use std::ops::Range;
+
+use crate::codec::CompressionType;
+use crate::error::Result;
+use crate::extent::Extent;
+
+/// The guest-visible contents of an image, shared by all threads.
+pub trait Source: Send + Sync {
+    /// Size of the virtual disk in bytes, a multiple of 512.
+    fn virtual_size(&self) -> u64;
+
+    /// The unit in which contents are stored, in bytes (a power of two): reads that cover whole units decode each
+    /// compressed cluster once.
+    fn cluster_size(&self) -> u64;
+
+    /// The extent that starts at `range.start`, at most up to `range.end`.
+    ///
+    /// `range` is not empty and lies within the virtual size.
+    ///
+    /// # Errors
+    /// Metadata that cannot be read or contradicts its format.
+    fn extent_at(&self, range: Range<u64>) -> Result<Extent>;
+
+    /// A reader with buffers of its own, one for each thread.
+    fn reader(&self) -> Box<dyn Reader + '_>;
+}
+
+/// Reads guest bytes.
+pub trait Reader: Send {
+    /// Fills `buf` with the guest's bytes from `guest` on; all of them lie within the virtual size.
+    ///
+    /// # Errors
+    /// Host failures, corrupt metadata or streams, a backing file that may not be read.
+    fn read_at(&mut self, guest: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// Appends the stored stream of the compressed cluster at `guest` to `out` without decoding it: all bytes that may
+    /// belong to it. `None` when the cluster there is not compressed.
+    ///
+    /// # Errors
+    /// As [`Reader::read_at`].
+    fn read_stored(&mut self, guest: u64, out: &mut Vec<u8>) -> Result<Option<CompressionType>>;
+}
