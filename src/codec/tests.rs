@@ -1,0 +1,73 @@
+//! The promises of the codec as a whole.
+
+use super::*;
+
+/// Deterministic bytes: words, records and noise, as in a disk image.
+pub(super) fn sample(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let words: Vec<String> = (0..400)
+        .map(|_| format!("{:x}", next() & 0xff_ffff))
+        .collect();
+    let mut out = Vec::with_capacity(len + 64);
+    while out.len() < len {
+        match next() % 8 {
+            0 => out.extend_from_slice(&next().to_le_bytes()),
+            1 => out.extend_from_slice(&[0; 24]),
+            2 if out.len() > 9000 => {
+                let from = usize::try_from(next()).unwrap_or(0) % (out.len() - 100);
+                out.extend_from_within(from..from + 40);
+            }
+            _ => {
+                out.extend_from_slice(words[usize::try_from(next() % 400).unwrap_or(0)].as_bytes());
+                out.push(b' ');
+            }
+        }
+    }
+    out.truncate(len);
+    out
+}
+
+fn options(codec: CompressionType, level: u8, window: DeflateWindow) -> EncoderOptions {
+    EncoderOptions {
+        codec,
+        level: Some(level),
+        window,
+    }
+}
+
+#[test]
+fn every_level_round_trips() {
+    let cluster = sample(65536, 1);
+    let mut decoder = Decoder::new();
+    let mut decoded = vec![0; cluster.len()];
+    for (codec, window, greatest) in [
+        (CompressionType::Zlib, DeflateWindow::Full, 12),
+        (CompressionType::Zlib, DeflateWindow::FourKiB, 9),
+        (CompressionType::Zstd, DeflateWindow::Full, 22),
+    ] {
+        for level in 1..=greatest {
+            let options = options(codec, level, window);
+            let mut encoder = Encoder::new(&options, cluster.len()).unwrap();
+            let mut stored = b"before".to_vec();
+            let len = encoder
+                .encode(&cluster, cluster.len() - 1, &mut stored)
+                .unwrap()
+                .unwrap();
+            assert_eq!(stored.len(), 6 + len);
+            stored.extend_from_slice(b"a foreign tail");
+            decoded.fill(0);
+            decoder.decode(codec, &stored[6..], &mut decoded).unwrap();
+            assert!(decoded == cluster, "{options:?}");
+            decoded.fill(0);
+            let end = decoder.decode_exact(codec, &stored[6..], &mut decoded);
+            assert_eq!(end, Ok(Some(len)), "{options:?}");
+            assert!(decoded == cluster, "{options:?}");
+        }
+    }
+}
