@@ -17,6 +17,9 @@ pub trait Source: Send + Sync {
     /// compressed cluster once.
     fn cluster_size(&self) -> u64;
 
+    /// The unit of the layer at `depth`, in bytes: a compressed cluster there has this size.
+    fn cluster_size_at(&self, depth: u32) -> u64;
+
     /// The extent that starts at `range.start`, at most up to `range.end`.
     ///
     /// `range` is not empty and lies within the virtual size.

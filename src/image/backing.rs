@@ -18,6 +18,9 @@ use crate::store::{FileId, HostFile, Locking, ReadAt};
 /// Longest chain: the image and fifteen files behind it.
 pub const MAX_CHAIN: usize = 16;
 
+/// Raw images have no clusters; they are read in pieces of this size.
+const RAW_UNIT: u64 = 1 << 16;
+
 /// Which files an image may name, and have opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BackingPolicy {
@@ -130,6 +133,13 @@ impl Layer {
         }
     }
 
+    fn cluster_size(&self) -> u64 {
+        match self {
+            Self::Raw(_) => RAW_UNIT,
+            Self::Qcow2(layer) => layer.cluster_size(),
+        }
+    }
+
     fn extent_at(&self, range: Range<u64>) -> Result<Extent> {
         match self {
             Self::Raw(layer) => layer.extent_at(range),
@@ -189,11 +199,11 @@ impl Source for Chain {
     }
 
     fn cluster_size(&self) -> u64 {
-        let sizes = self.layers.iter().map(|layer| match layer {
-            Layer::Raw(_) => 1 << 16,
-            Layer::Qcow2(layer) => layer.cluster_size(),
-        });
-        sizes.max().unwrap_or(1 << 16)
+        self.layers.iter().map(Layer::cluster_size).max().unwrap_or(RAW_UNIT)
+    }
+
+    fn cluster_size_at(&self, depth: u32) -> u64 {
+        self.layers.get(depth as usize).map_or(RAW_UNIT, Layer::cluster_size)
     }
 
     fn extent_at(&self, range: Range<u64>) -> Result<Extent> {

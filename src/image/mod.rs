@@ -5,6 +5,7 @@
 //! [`ImageWriter`](crate::writer::ImageWriter) alone.
 
 mod backing;
+pub mod options;
 mod probe;
 mod qcow2;
 mod raw;
@@ -54,8 +55,6 @@ pub enum Depth {
     Chain,
     /// This image's own layer; reading through to a backing file is refused.
     Top,
-    /// This image's own layer, with the backing file opened for what must be read through.
-    TopOver,
 }
 
 impl Image {

@@ -1,10 +1,14 @@
 //! The qcow2 driver. Private to `image`: the rest of the crate sees
 //! [`Source`](crate::source::Source) and [`ImageWriter`](crate::writer::ImageWriter).
 
+mod allocator;
+pub(crate) mod bitmaps;
 pub(crate) mod format;
 mod l2_cache;
 mod open;
 mod reader;
+mod writer;
 
 pub(crate) use open::Qcow2File;
 pub(crate) use reader::{Layer, LayerReader};
+pub(crate) use writer::{Writer, write_zero_bytes};

@@ -1,0 +1,356 @@
+//! One thread's share: read an item, look for zeros, encode.
+//!
+//! Knows extents, codecs and the target's cluster size. Must not write, and
+//! must not know what other workers do: its result depends on its item alone.
+
+use std::ops::Range;
+
+use super::plan::Item;
+use super::{Options, Reuse, Stats};
+use crate::codec::{CompressionType, Decoder, DeflateWindow, Encoder, EncoderOptions, window};
+use crate::error::{Error, Result};
+use crate::extent::{Extent, ExtentKind};
+use crate::source::{Reader, Source};
+use crate::writer::StoredCluster;
+use crate::zero::{is_zero, nonzero_runs};
+
+/// What the writer wants.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target {
+    pub(super) cluster_size: u64,
+    pub(super) skips_zeros: bool,
+}
+
+/// What came of one item.
+#[derive(Debug)]
+pub(super) struct Output {
+    /// End of the item's guest range.
+    pub(super) end: u64,
+    pub(super) parts: Vec<Part>,
+    pub(super) clusters: Vec<StoredCluster>,
+    /// Data and streams that the parts refer to.
+    pub(super) bytes: Vec<u8>,
+    pub(super) stats: Stats,
+}
+
+/// What is to be written, in guest order.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// Guest range of zeros.
+    Zero(Range<u64>),
+    /// Bytes as they are.
+    Data {
+        /// Guest offset of the first.
+        guest: u64,
+        /// Where they are.
+        bytes: Range<usize>,
+    },
+    /// Which of the output's compressed clusters.
+    Compressed(Range<usize>),
+}
+
+/// What is done with a guest range of whole target clusters.
+enum Step {
+    Leave,
+    Zero,
+    Copy,
+    Read,
+}
+
+pub(super) struct Worker<'a> {
+    source: &'a dyn Source,
+    reader: Box<dyn Reader + 'a>,
+    encoder: Option<(EncoderOptions, Encoder)>,
+    decoder: Decoder,
+    options: &'a Options<'a>,
+    target: Target,
+    /// Guest bytes of a run of clusters.
+    plain: Vec<u8>,
+    /// One decoded cluster.
+    cluster: Vec<u8>,
+}
+
+impl<'a> Worker<'a> {
+    pub(super) fn new(
+        source: &'a dyn Source,
+        options: &'a Options<'a>,
+        target: Target,
+    ) -> Result<Self> {
+        let size = bytes(target.cluster_size);
+        let encoder = options
+            .encoding
+            .map(|encoding| Encoder::new(&encoding, size).map(|encoder| (encoding, encoder)))
+            .transpose()?;
+        Ok(Self {
+            source,
+            reader: source.reader(),
+            encoder,
+            decoder: Decoder::new(),
+            options,
+            target,
+            plain: Vec::new(),
+            cluster: Vec::new(),
+        })
+    }
+
+    /// Works on `item`; the result's bytes go into `buffer`, whose contents count for nothing.
+    pub(super) fn run(&mut self, item: &Item, mut buffer: Vec<u8>) -> Result<Output> {
+        buffer.clear();
+        let mut output = Output {
+            end: item.range.end,
+            parts: Vec::new(),
+            clusters: Vec::new(),
+            bytes: buffer,
+            stats: Stats::default(),
+        };
+        let mut run: Option<Range<u64>> = None;
+        let mut extents = &item.extents[..];
+        let mut at = item.range.start;
+        while at < item.range.end {
+            let (step, end) = self.step(extents, at, item.range.end);
+            if let Step::Read = step {
+                // Neighbours are read together.
+                run = Some(run.map_or(at, |run| run.start)..end);
+            } else {
+                if let Some(run) = run.take() {
+                    self.read(run, &mut output)?;
+                }
+                match step {
+                    Step::Copy => self.copy(at..end, &mut output)?,
+                    Step::Zero => output.parts.push(Part::Zero(at..end)),
+                    Step::Leave | Step::Read => {}
+                }
+            }
+            at = end;
+            while extents.first().is_some_and(|extent| extent.end() <= at) {
+                extents = &extents[1..];
+            }
+        }
+        if let Some(run) = run {
+            self.read(run, &mut output)?;
+        }
+        Ok(output)
+    }
+
+    /// What to do from `at` on, and up to where. `extents` starts with the one at `at`.
+    fn step(&self, extents: &[Extent], at: u64, item_end: u64) -> (Step, u64) {
+        let size = self.target.cluster_size;
+        let cluster_end = (at - at % size).saturating_add(size).min(item_end);
+        let first = &extents[0];
+        let kind = self.effective(first);
+        if first.end() >= cluster_end {
+            // One answer for the whole cluster, and maybe for many.
+            let whole = if first.end() >= item_end { item_end } else { first.end() / size * size };
+            return match kind {
+                ExtentKind::Unallocated => (Step::Leave, whole),
+                ExtentKind::Zero => (Step::Zero, whole),
+                ExtentKind::Data => (Step::Read, whole),
+                ExtentKind::Compressed(codec) if self.can_copy(codec, first) => {
+                    (Step::Copy, cluster_end)
+                }
+                ExtentKind::Compressed(_) => (Step::Read, whole),
+            };
+        }
+        let mut all_zero = true;
+        let mut all_left = true;
+        for extent in extents.iter().take_while(|extent| extent.start < cluster_end) {
+            let kind = self.effective(extent);
+            all_left &= kind == ExtentKind::Unallocated;
+            all_zero &= kind == ExtentKind::Zero;
+        }
+        // A cluster that is left in part must be filled from the backing file: reading does that.
+        match (all_left, all_zero) {
+            (true, _) => (Step::Leave, cluster_end),
+            (_, true) => (Step::Zero, cluster_end),
+            _ => (Step::Read, cluster_end),
+        }
+    }
+
+    /// What an extent is to the target.
+    fn effective(&self, extent: &Extent) -> ExtentKind {
+        let kind = match extent.kind {
+            _ if self.options.overlay && extent.depth > 0 => ExtentKind::Unallocated,
+            ExtentKind::Unallocated if !self.options.overlay => ExtentKind::Zero,
+            kind => kind,
+        };
+        if kind == ExtentKind::Zero && self.options.sparse == 0 { ExtentKind::Data } else { kind }
+    }
+
+    fn can_copy(&self, codec: CompressionType, extent: &Extent) -> bool {
+        let size = self.target.cluster_size;
+        self.encoder.as_ref().is_some_and(|(encoding, _)| encoding.codec == codec)
+            && self.source.cluster_size_at(extent.depth) == size
+            && extent.start.is_multiple_of(size)
+            // A shorter backing file's last cluster holds bytes that its overlay does not show.
+            && (extent.length >= size || extent.end() == self.source.virtual_size())
+    }
+
+    /// Carries over one compressed cluster, decoding it as far as that is needed to be sure of it.
+    fn copy(&mut self, guest: Range<u64>, output: &mut Output) -> Result<()> {
+        let start = output.bytes.len();
+        let Some(codec) = self.reader.read_stored(guest.start, &mut output.bytes)? else {
+            return self.read(guest, output);
+        };
+        let size = bytes(self.target.cluster_size);
+        let guest_bytes = guest.end - guest.start;
+        output.stats.stored_bytes += guest_bytes;
+        let stored = &output.bytes[start..];
+        let known_end = match self.options.reuse {
+            Reuse::Copy => self.decoder.stream_end(codec, stored, size),
+            Reuse::KeepSmaller => None,
+        };
+        // Only a short stream can be one of zeros.
+        let length = match known_end.filter(|&end| end > 64 + size / 256) {
+            Some(length) => length,
+            None => {
+                self.cluster.resize(size, 0);
+                let length = self
+                    .decoder
+                    .decode_exact(codec, stored, &mut self.cluster)
+                    .map_err(|error| undecodable(error, guest.start))?;
+                if is_zero(&self.cluster[..bytes(guest_bytes)]) {
+                    output.bytes.truncate(start);
+                    output.stats.zero_bytes += guest_bytes;
+                    output.parts.push(Part::Zero(guest));
+                    return Ok(());
+                }
+                length
+            }
+        };
+        output.bytes.truncate(start + length);
+        if self.options.reuse == Reuse::KeepSmaller && self.shorten(start, output)? {
+            output.stats.encoded_clusters += 1;
+        } else {
+            output.stats.copied_clusters += 1;
+        }
+        output.stats.compressed_bytes += guest_bytes;
+        push_stream(output, guest.start, start);
+        Ok(())
+    }
+
+    /// Encodes the decoded cluster again; true when the new stream took the place of the one at `start`.
+    fn shorten(&mut self, start: usize, output: &mut Output) -> Result<bool> {
+        let Some((encoding, encoder)) = &mut self.encoder else { return Ok(false) };
+        let old = output.bytes.len() - start;
+        let old_fits = encoding.window == DeflateWindow::Full
+            || window::greatest_distance(&output.bytes[start..], self.cluster.len())
+                .is_ok_and(|distance| distance <= 4096);
+        let limit = if old_fits { old.saturating_sub(1) } else { self.cluster.len() };
+        let end = output.bytes.len();
+        let Some(length) = encoder.encode(&self.cluster, limit, &mut output.bytes)? else {
+            return Ok(false);
+        };
+        output.bytes.copy_within(end..end + length, start);
+        output.bytes.truncate(start + length);
+        Ok(true)
+    }
+
+    /// Reads a run of target clusters and carries each over.
+    fn read(&mut self, guest: Range<u64>, output: &mut Output) -> Result<()> {
+        let size = bytes(self.target.cluster_size);
+        let length = bytes(guest.end - guest.start);
+        output.stats.stored_bytes += guest.end - guest.start;
+        if self.encoder.is_none() {
+            return self.read_plain(guest, output);
+        }
+        // The disk's last cluster is encoded whole: zeros behind the end.
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.resize(length.next_multiple_of(size), 0);
+        self.reader.read_at(guest.start, &mut plain[..length])?;
+        plain[length..].fill(0);
+        for (index, cluster) in plain.chunks_exact(size).enumerate() {
+            let start = guest.start + (index * size) as u64;
+            let end = guest.end.min(start + size as u64);
+            self.encode(start..end, cluster, output)?;
+        }
+        self.plain = plain;
+        Ok(())
+    }
+
+    fn encode(&mut self, guest: Range<u64>, cluster: &[u8], output: &mut Output) -> Result<()> {
+        let guest_bytes = guest.end - guest.start;
+        if is_zero(cluster) {
+            output.stats.zero_bytes += guest_bytes;
+            output.parts.push(Part::Zero(guest));
+            return Ok(());
+        }
+        let Some((_, encoder)) = &mut self.encoder else { return Ok(()) };
+        let start = output.bytes.len();
+        // A stream that saves next to nothing costs every reader a decoding.
+        let limit = cluster.len() - (cluster.len() / 64).max(1);
+        if encoder.encode(cluster, limit, &mut output.bytes)?.is_some() {
+            output.stats.encoded_clusters += 1;
+            output.stats.compressed_bytes += guest_bytes;
+            push_stream(output, guest.start, start);
+        } else {
+            output.bytes.extend_from_slice(&cluster[..bytes(guest_bytes)]);
+            output.stats.plain_bytes += guest_bytes;
+            let bytes = start..output.bytes.len();
+            output.parts.push(Part::Data { guest: guest.start, bytes });
+        }
+        Ok(())
+    }
+
+    /// Reads a run into the output itself and says which of its bytes are to be written.
+    fn read_plain(&mut self, guest: Range<u64>, output: &mut Output) -> Result<()> {
+        let size = bytes(self.target.cluster_size);
+        let base = output.bytes.len();
+        output.bytes.resize(base + bytes(guest.end - guest.start), 0);
+        self.reader.read_at(guest.start, &mut output.bytes[base..])?;
+        let (parts, stats) = (&mut output.parts, &mut output.stats);
+        let mut at = guest.start;
+        for cluster in output.bytes[base..].chunks(size) {
+            let end = at + cluster.len() as u64;
+            let offset = base + bytes(at - guest.start);
+            if self.options.sparse > 0 && is_zero(cluster) {
+                stats.zero_bytes += cluster.len() as u64;
+                match parts.last_mut() {
+                    Some(Part::Zero(last)) if last.end == at => last.end = end,
+                    _ => parts.push(Part::Zero(at..end)),
+                }
+            } else if self.options.sparse > 0 && self.target.skips_zeros {
+                for run in nonzero_runs(cluster, self.options.sparse.min(size)) {
+                    let start = at + run.start as u64;
+                    push_data(parts, start, offset + run.start..offset + run.end);
+                }
+                stats.plain_bytes += cluster.len() as u64;
+            } else {
+                push_data(parts, at, offset..offset + cluster.len());
+                stats.plain_bytes += cluster.len() as u64;
+            }
+            at = end;
+        }
+        Ok(())
+    }
+}
+
+fn push_stream(output: &mut Output, guest: u64, start: usize) {
+    let stream = &output.bytes[start..];
+    let digest = crc32fast::hash(stream);
+    let index = output.clusters.len();
+    output.clusters.push(StoredCluster { guest, start, length: stream.len(), digest });
+    match output.parts.last_mut() {
+        Some(Part::Compressed(last)) if last.end == index => last.end += 1,
+        _ => output.parts.push(Part::Compressed(index..index + 1)),
+    }
+}
+
+fn push_data(parts: &mut Vec<Part>, guest: u64, bytes: Range<usize>) {
+    if let Some(Part::Data { guest: first, bytes: last }) = parts.last_mut()
+        && last.end == bytes.start
+        && *first + last.len() as u64 == guest
+    {
+        last.end = bytes.end;
+        return;
+    }
+    parts.push(Part::Data { guest, bytes });
+}
+
+fn undecodable(error: crate::codec::DecodeError, guest: u64) -> Error {
+    Error::corrupt("a compressed cluster cannot be decoded", error).at_guest(guest)
+}
+
+/// A guest length as a length in memory; items are far smaller than any address space.
+fn bytes(length: u64) -> usize {
+    usize::try_from(length).unwrap_or(usize::MAX)
+}

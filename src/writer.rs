@@ -1,0 +1,72 @@
+//! What an operation writes: the guest-visible side of a new image.
+//!
+//! Knows guest offsets and stored clusters; must not know formats or files.
+
+use std::ops::Range;
+
+use crate::error::Result;
+
+/// A compressed cluster inside an arena of streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredCluster {
+    /// Guest offset of the cluster in bytes.
+    pub guest: u64,
+    /// Where its stream starts in the arena.
+    pub start: usize,
+    /// Length of the stream in bytes.
+    pub length: usize,
+    /// CRC-32 of the stream: where to look for one that is the same.
+    pub digest: u32,
+}
+
+impl StoredCluster {
+    /// The stream's bytes.
+    pub fn bytes<'a>(&self, arena: &'a [u8]) -> &'a [u8] {
+        &arena[self.start..self.start + self.length]
+    }
+}
+
+/// What was written, apart from guest contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Written {
+    /// Length of the image file in bytes.
+    pub file_length: u64,
+    /// Compressed clusters that share the stream of an earlier one.
+    pub shared_clusters: u64,
+}
+
+/// A new image that takes guest contents in guest order.
+///
+/// What is never written is unallocated: a backing file shows through, else it reads as zeros. All calls come from one
+/// thread; the bytes of the image depend on nothing but the calls.
+pub trait ImageWriter: Send {
+    /// The unit of allocation in bytes.
+    fn cluster_size(&self) -> u64;
+
+    /// Whether ranges of zeros within a cluster need not be written.
+    fn skips_zeros(&self) -> bool;
+
+    /// Writes guest bytes as they are; within a cluster in any number of ascending parts.
+    ///
+    /// # Errors
+    /// The host fails to write.
+    fn write_data(&mut self, guest: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Stores compressed clusters whose streams lie in `arena`.
+    ///
+    /// # Errors
+    /// The host fails to write; a format without compressed clusters.
+    fn write_compressed(&mut self, clusters: &[StoredCluster], arena: &[u8]) -> Result<()>;
+
+    /// Makes whole clusters (or the rest of the disk) read as zeros, hiding a backing file.
+    ///
+    /// # Errors
+    /// The host fails to write.
+    fn write_zeros(&mut self, range: Range<u64>) -> Result<()>;
+
+    /// Writes what is left: tables and header. Nothing may be written afterwards.
+    ///
+    /// # Errors
+    /// The host fails to write.
+    fn finish(&mut self) -> Result<Written>;
+}
