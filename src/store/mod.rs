@@ -5,10 +5,11 @@
 //! host offset in bytes.
 //!
 //! [`ReadAt`] and [`WriteAt`] are the whole contract. [`HostFile`] is a file or
-//! block device.
+//! block device, and [`Memory`] a `Vec` behind the same traits.
 
 mod file;
 mod lock;
+mod memory;
 
 use std::ops::Range;
 use std::path::Path;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub use file::{HostFile, same_file};
 pub use lock::Locking;
+pub use memory::Memory;
 
 use crate::error::Result;
 
