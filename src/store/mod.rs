@@ -5,11 +5,15 @@
 //! host offset in bytes.
 //!
 //! [`ReadAt`] and [`WriteAt`] are the whole contract. [`HostFile`] is a file or
-//! block device, and [`Memory`] a `Vec` behind the same traits.
+//! block device, [`Staged`] an output that appears under its name only when it
+//! is complete, and [`Memory`] a `Vec` behind the same traits.
 
+mod attributes;
 mod file;
 mod lock;
 mod memory;
+mod staged;
+mod sweep;
 
 use std::ops::Range;
 use std::path::Path;
@@ -18,6 +22,7 @@ use std::sync::Arc;
 pub use file::{HostFile, same_file};
 pub use lock::Locking;
 pub use memory::Memory;
+pub use staged::{Staged, Sync};
 
 use crate::error::Result;
 
@@ -57,7 +62,7 @@ pub enum FileId {
 }
 
 /// Positional, shared, exact reads of host bytes.
-pub trait ReadAt: Send + Sync + std::fmt::Debug {
+pub trait ReadAt: Send + std::marker::Sync + std::fmt::Debug {
     /// Length in bytes, as known since the store was opened or last written through this value.
     ///
     /// # Errors
