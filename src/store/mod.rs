@@ -6,9 +6,11 @@
 //!
 //! [`ReadAt`] and [`WriteAt`] are the whole contract. [`HostFile`] is a file or
 //! block device, [`Staged`] an output that appears under its name only when it
-//! is complete, and [`Memory`] a `Vec` behind the same traits.
+//! is complete, [`Memory`] a `Vec` behind the same traits, and [`Faulty`] wraps
+//! any of them to fail on demand.
 
 mod attributes;
+mod faulty;
 mod file;
 mod lock;
 mod memory;
@@ -19,6 +21,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use faulty::{Count, Effect, Faulty, Operation};
 pub use file::{HostFile, same_file};
 pub use lock::Locking;
 pub use memory::Memory;
