@@ -11,6 +11,7 @@
 //! whichever worker took which cluster.
 
 mod deflate;
+pub mod window;
 mod zstd;
 
 use std::error::Error as StdError;
@@ -243,7 +244,7 @@ impl Decoder {
     /// Where the stream ends, in bytes from the start of `stored`, found
     /// without decoding it: zstd frames with content sizes that add up to
     /// exactly `cluster_len` bytes. `None` when the format does not tell (any
-    /// deflate stream) or the frames are not sound.
+    /// deflate stream, see [`window::walk`]) or the frames are not sound.
     ///
     /// Reads the frames' outlines only: a stream whose end is known may still
     /// fail to decode.

@@ -2,6 +2,21 @@
 
 use super::*;
 
+/// Bytes that no codec shortens.
+pub(super) fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut out = Vec::with_capacity(len + 8);
+    while out.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let mixed = state.wrapping_mul(0x2545_f491_4f6c_dd1d);
+        out.extend_from_slice(&mixed.to_le_bytes());
+    }
+    out.truncate(len);
+    out
+}
+
 /// Deterministic bytes: words, records and noise, as in a disk image.
 pub(super) fn sample(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
