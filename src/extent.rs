@@ -75,7 +75,13 @@ mod tests {
     use super::*;
 
     fn data(start: u64, length: u64, host: u64) -> Extent {
-        Extent { start, length, kind: ExtentKind::Data, host: Some(host), depth: 0 }
+        Extent {
+            start,
+            length,
+            kind: ExtentKind::Data,
+            host: Some(host),
+            depth: 0,
+        }
     }
 
     #[test]

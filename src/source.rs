@@ -4,7 +4,6 @@
 
 use std::ops::Range;
 
-use crate::codec::CompressionType;
 use crate::error::Result;
 use crate::extent::Extent;
 
@@ -40,10 +39,28 @@ pub trait Reader: Send {
     /// Host failures, corrupt metadata or streams, a backing file that may not be read.
     fn read_at(&mut self, guest: u64, buf: &mut [u8]) -> Result<()>;
 
-    /// Appends the stored stream of the compressed cluster at `guest` to `out` without decoding it: all bytes that may
-    /// belong to it. `None` when the cluster there is not compressed.
+    /// Appends the streams of the compressed clusters in `guest` (whole clusters of one layer, all of them compressed)
+    /// to `out` without decoding them, and names them in `streams` in guest order.
     ///
     /// # Errors
     /// As [`Reader::read_at`].
-    fn read_stored(&mut self, guest: u64, out: &mut Vec<u8>) -> Result<Option<CompressionType>>;
+    fn read_streams(
+        &mut self,
+        guest: Range<u64>,
+        out: &mut Vec<u8>,
+        streams: &mut Vec<Stream>,
+    ) -> Result<()>;
+}
+
+/// A compressed cluster's stream as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stream {
+    /// Guest offset of its cluster.
+    pub guest: u64,
+    /// Where it starts in the buffer that it was read into.
+    pub start: usize,
+    /// Upper bound of its length in bytes.
+    pub length: usize,
+    /// Where another stream starts before that, if one does: most likely the exact length.
+    pub neighbour: Option<usize>,
 }

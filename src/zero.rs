@@ -10,7 +10,9 @@ const STRIDE: usize = 256;
 /// Whether all of `bytes` are zero. Stops early at the first that are not.
 pub fn is_zero(bytes: &[u8]) -> bool {
     let (strides, rest) = bytes.as_chunks::<STRIDE>();
-    strides.iter().all(|stride| stride.iter().fold(0, |all, &byte| all | byte) == 0)
+    strides
+        .iter()
+        .all(|stride| stride.iter().fold(0, |all, &byte| all | byte) == 0)
         && rest.iter().all(|&byte| byte == 0)
 }
 

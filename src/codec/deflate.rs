@@ -127,6 +127,12 @@ impl Decoder {
         }
     }
 
+    pub(super) fn decode_terminated(&mut self, stored: &[u8], cluster: &mut [u8]) -> bool {
+        self.fast
+            .deflate_decompress(stored, cluster)
+            .is_ok_and(|got| got == cluster.len())
+    }
+
     pub(super) fn decode_exact(
         &mut self,
         stored: &[u8],

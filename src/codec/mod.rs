@@ -241,6 +241,21 @@ impl Decoder {
         }
     }
 
+    /// Whether `stored` holds a stream that ends in it and fills `cluster` exactly; decodes it.
+    ///
+    /// As fast as [`Decoder::decode`]; what QEMU accepts beyond that is false here.
+    pub fn decode_terminated(
+        &mut self,
+        codec: CompressionType,
+        stored: &[u8],
+        cluster: &mut [u8],
+    ) -> bool {
+        match codec {
+            CompressionType::Zlib => self.deflate.decode_terminated(stored, cluster),
+            CompressionType::Zstd => self.zstd.decode(stored, cluster).is_ok(),
+        }
+    }
+
     /// Where the stream ends, in bytes from the start of `stored`, found
     /// without decoding it: zstd frames with content sizes that add up to
     /// exactly `cluster_len` bytes. `None` when the format does not tell (any

@@ -100,7 +100,10 @@ pub fn convert(
             }
             commit(writer, &output)?;
             stats.add(&output.stats);
-            progress(Progress { guest: output.end, stats });
+            progress(Progress {
+                guest: output.end,
+                stats,
+            });
             recycle(&spare, output);
             Ok(())
         });
@@ -141,7 +144,11 @@ fn work(
             let _ = sender.send((number, Err(Error::cancelled())));
             return;
         }
-        let buffer = spare.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default();
+        let buffer = spare
+            .lock()
+            .ok()
+            .and_then(|mut spare| spare.pop())
+            .unwrap_or_default();
         let output = item.and_then(|item| worker.run(&item, buffer));
         let failed = output.is_err();
         if sender.send((number, output)).is_err() || failed {
@@ -178,4 +185,3 @@ fn recycle(spare: &Mutex<Vec<Vec<u8>>>, output: Output) {
 pub fn stored_bytes(source: &dyn Source) -> Result<u64> {
     plan::stored_bytes(source)
 }
-

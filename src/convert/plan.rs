@@ -89,7 +89,10 @@ impl<'a> Plan<'a> {
             extents.push(extent);
         }
         self.at = at;
-        Ok(Item { range: start..at, extents })
+        Ok(Item {
+            range: start..at,
+            extents,
+        })
     }
 
     fn is_work(&self, extent: &Extent) -> bool {

@@ -23,7 +23,11 @@ struct State {
 
 impl Window {
     pub(super) fn new(ahead: usize) -> Self {
-        Self { ahead: ahead as u64, state: Mutex::default(), moved: Condvar::new() }
+        Self {
+            ahead: ahead as u64,
+            state: Mutex::default(),
+            moved: Condvar::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -34,7 +38,10 @@ impl Window {
     pub(super) fn wait_for(&self, number: u64) -> bool {
         let mut state = self.state();
         while !state.closed && number >= state.next + self.ahead {
-            state = self.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .moved
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         !state.closed
     }
@@ -86,7 +93,12 @@ impl Window {
         if outcome.is_ok() && !early.is_empty() {
             // A worker was lost with its item; what follows it must not pass for the whole.
             outcome = early.into_values().find_map(Result::err).map_or_else(
-                || Err(Error::io("finish", std::io::Error::other("a worker thread was lost"))),
+                || {
+                    Err(Error::io(
+                        "finish",
+                        std::io::Error::other("a worker thread was lost"),
+                    ))
+                },
                 Err,
             );
         }
@@ -108,7 +120,12 @@ mod tests {
         sender.send((0, Ok(0))).unwrap();
         drop(sender);
         let mut seen = Vec::new();
-        let error = window.in_order(&receiver, |n| { seen.push(n); Ok(()) }).unwrap_err();
+        let error = window
+            .in_order(&receiver, |n| {
+                seen.push(n);
+                Ok(())
+            })
+            .unwrap_err();
         assert_eq!(error.to_string(), "first");
         assert_eq!(seen, [0]);
         assert!(!window.wait_for(3));

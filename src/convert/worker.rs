@@ -10,7 +10,7 @@ use super::{Options, Reuse, Stats};
 use crate::codec::{CompressionType, Decoder, DeflateWindow, Encoder, EncoderOptions, window};
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
-use crate::source::{Reader, Source};
+use crate::source::{Reader, Source, Stream};
 use crate::writer::StoredCluster;
 use crate::zero::{is_zero, nonzero_runs};
 
@@ -53,7 +53,7 @@ pub(super) enum Part {
 enum Step {
     Leave,
     Zero,
-    Copy,
+    Copy(CompressionType),
     Read,
 }
 
@@ -68,6 +68,14 @@ pub(super) struct Worker<'a> {
     plain: Vec<u8>,
     /// One decoded cluster.
     cluster: Vec<u8>,
+    streams: Vec<Stream>,
+}
+
+/// A stream whose end is known.
+struct Known {
+    length: usize,
+    /// Its cluster has been decoded.
+    decoded: bool,
 }
 
 impl<'a> Worker<'a> {
@@ -90,6 +98,7 @@ impl<'a> Worker<'a> {
             target,
             plain: Vec::new(),
             cluster: Vec::new(),
+            streams: Vec::new(),
         })
     }
 
@@ -116,7 +125,7 @@ impl<'a> Worker<'a> {
                     self.read(run, &mut output)?;
                 }
                 match step {
-                    Step::Copy => self.copy(at..end, &mut output)?,
+                    Step::Copy(codec) => self.copy(at..end, codec, &mut output)?,
                     Step::Zero => output.parts.push(Part::Zero(at..end)),
                     Step::Leave | Step::Read => {}
                 }
@@ -140,20 +149,27 @@ impl<'a> Worker<'a> {
         let kind = self.effective(first);
         if first.end() >= cluster_end {
             // One answer for the whole cluster, and maybe for many.
-            let whole = if first.end() >= item_end { item_end } else { first.end() / size * size };
+            let whole = if first.end() >= item_end {
+                item_end
+            } else {
+                first.end() / size * size
+            };
             return match kind {
                 ExtentKind::Unallocated => (Step::Leave, whole),
                 ExtentKind::Zero => (Step::Zero, whole),
                 ExtentKind::Data => (Step::Read, whole),
                 ExtentKind::Compressed(codec) if self.can_copy(codec, first) => {
-                    (Step::Copy, cluster_end)
+                    (Step::Copy(codec), whole)
                 }
                 ExtentKind::Compressed(_) => (Step::Read, whole),
             };
         }
         let mut all_zero = true;
         let mut all_left = true;
-        for extent in extents.iter().take_while(|extent| extent.start < cluster_end) {
+        for extent in extents
+            .iter()
+            .take_while(|extent| extent.start < cluster_end)
+        {
             let kind = self.effective(extent);
             all_left &= kind == ExtentKind::Unallocated;
             all_zero &= kind == ExtentKind::Zero;
@@ -173,7 +189,11 @@ impl<'a> Worker<'a> {
             ExtentKind::Unallocated if !self.options.overlay => ExtentKind::Zero,
             kind => kind,
         };
-        if kind == ExtentKind::Zero && self.options.sparse == 0 { ExtentKind::Data } else { kind }
+        if kind == ExtentKind::Zero && self.options.sparse == 0 {
+            ExtentKind::Data
+        } else {
+            kind
+        }
     }
 
     fn can_copy(&self, codec: CompressionType, extent: &Extent) -> bool {
@@ -185,64 +205,124 @@ impl<'a> Worker<'a> {
             && (extent.length >= size || extent.end() == self.source.virtual_size())
     }
 
-    /// Carries over one compressed cluster, decoding it as far as that is needed to be sure of it.
-    fn copy(&mut self, guest: Range<u64>, output: &mut Output) -> Result<()> {
-        let start = output.bytes.len();
-        let Some(codec) = self.reader.read_stored(guest.start, &mut output.bytes)? else {
-            return self.read(guest, output);
-        };
-        let size = bytes(self.target.cluster_size);
-        let guest_bytes = guest.end - guest.start;
-        output.stats.stored_bytes += guest_bytes;
-        let stored = &output.bytes[start..];
-        let known_end = match self.options.reuse {
-            Reuse::Copy => self.decoder.stream_end(codec, stored, size),
-            Reuse::KeepSmaller => None,
-        };
-        // Only a short stream can be one of zeros.
-        let length = match known_end.filter(|&end| end > 64 + size / 256) {
-            Some(length) => length,
-            None => {
-                self.cluster.resize(size, 0);
-                let length = self
-                    .decoder
-                    .decode_exact(codec, stored, &mut self.cluster)
-                    .map_err(|error| undecodable(error, guest.start))?;
-                if is_zero(&self.cluster[..bytes(guest_bytes)]) {
-                    output.bytes.truncate(start);
-                    output.stats.zero_bytes += guest_bytes;
-                    output.parts.push(Part::Zero(guest));
-                    return Ok(());
-                }
-                length
-            }
-        };
-        output.bytes.truncate(start + length);
-        if self.options.reuse == Reuse::KeepSmaller && self.shorten(start, output)? {
-            output.stats.encoded_clusters += 1;
-        } else {
-            output.stats.copied_clusters += 1;
+    /// Carries over a run of compressed clusters, decoding each as far as that is needed to be sure of it.
+    fn copy(
+        &mut self,
+        guest: Range<u64>,
+        codec: CompressionType,
+        output: &mut Output,
+    ) -> Result<()> {
+        output.stats.stored_bytes += guest.end - guest.start;
+        let mut streams = std::mem::take(&mut self.streams);
+        streams.clear();
+        self.reader
+            .read_streams(guest.clone(), &mut output.bytes, &mut streams)?;
+        for stream in &streams {
+            let end = guest.end.min(stream.guest + self.target.cluster_size);
+            self.copy_stream(stream, end, codec, output)?;
         }
-        output.stats.compressed_bytes += guest_bytes;
-        push_stream(output, guest.start, start);
+        self.streams = streams;
         Ok(())
     }
 
-    /// Encodes the decoded cluster again; true when the new stream took the place of the one at `start`.
-    fn shorten(&mut self, start: usize, output: &mut Output) -> Result<bool> {
-        let Some((encoding, encoder)) = &mut self.encoder else { return Ok(false) };
-        let old = output.bytes.len() - start;
-        let old_fits = encoding.window == DeflateWindow::Full
-            || window::greatest_distance(&output.bytes[start..], self.cluster.len())
-                .is_ok_and(|distance| distance <= 4096);
-        let limit = if old_fits { old.saturating_sub(1) } else { self.cluster.len() };
-        let end = output.bytes.len();
-        let Some(length) = encoder.encode(&self.cluster, limit, &mut output.bytes)? else {
-            return Ok(false);
+    fn copy_stream(
+        &mut self,
+        stream: &Stream,
+        guest_end: u64,
+        codec: CompressionType,
+        output: &mut Output,
+    ) -> Result<()> {
+        let mut cluster = std::mem::take(&mut self.cluster);
+        cluster.resize(bytes(self.target.cluster_size), 0);
+        let known = self.length_of(stream, codec, &output.bytes, &mut cluster)?;
+        let guest = stream.guest..guest_end;
+        match known {
+            // Without an end of its own, a stream is only as good as what happens to follow it.
+            None => self.encode(guest, &cluster, output)?,
+            Some(Known { decoded: true, .. }) if is_zero(&cluster) => push_zero(output, guest),
+            Some(Known { length, .. }) => {
+                let stored = stream.start..stream.start + length;
+                let shorter = match self.options.reuse {
+                    Reuse::Copy => None,
+                    Reuse::KeepSmaller => self.shorten(stored.clone(), &cluster, output)?,
+                };
+                if shorter.is_some() {
+                    output.stats.encoded_clusters += 1;
+                } else {
+                    output.stats.copied_clusters += 1;
+                }
+                push_stream(output, guest, shorter.unwrap_or(stored));
+            }
+        }
+        self.cluster = cluster;
+        Ok(())
+    }
+
+    /// The exact length of `stream` within `stored`; `None` when it has no end of its own and `cluster` holds what it
+    /// decodes to.
+    fn length_of(
+        &mut self,
+        stream: &Stream,
+        codec: CompressionType,
+        stored: &[u8],
+        cluster: &mut [u8],
+    ) -> Result<Option<Known>> {
+        let stored = &stored[stream.start..stream.start + stream.length];
+        if self.options.reuse == Reuse::Copy
+            && let Some(length) = self.decoder.stream_end(codec, stored, cluster.len())
+            // Only a short stream can be one of zeros.
+            && length > 64 + cluster.len() / 256
+        {
+            return Ok(Some(Known {
+                length,
+                decoded: false,
+            }));
+        }
+        // Where the neighbour starts is a guess until the stream has been seen to end before.
+        if let Some(length) = stream.neighbour
+            && self
+                .decoder
+                .decode_terminated(codec, &stored[..length], cluster)
+        {
+            return Ok(Some(Known {
+                length,
+                decoded: true,
+            }));
+        }
+        let length = self
+            .decoder
+            .decode_exact(codec, stored, cluster)
+            .map_err(|error| {
+                Error::corrupt("a compressed cluster cannot be decoded", error)
+                    .at_guest(stream.guest)
+            })?;
+        Ok(length.map(|length| Known {
+            length,
+            decoded: true,
+        }))
+    }
+
+    /// Encodes `cluster` again; where the new stream is, when it takes the place of the one at `stored`.
+    fn shorten(
+        &mut self,
+        stored: Range<usize>,
+        cluster: &[u8],
+        output: &mut Output,
+    ) -> Result<Option<Range<usize>>> {
+        let Some((encoding, encoder)) = &mut self.encoder else {
+            return Ok(None);
         };
-        output.bytes.copy_within(end..end + length, start);
-        output.bytes.truncate(start + length);
-        Ok(true)
+        let old_fits = encoding.window == DeflateWindow::Full
+            || window::greatest_distance(&output.bytes[stored.clone()], cluster.len())
+                .is_ok_and(|distance| distance <= 4096);
+        let limit = if old_fits {
+            stored.len().saturating_sub(1)
+        } else {
+            cluster.len()
+        };
+        let start = output.bytes.len();
+        let length = encoder.encode(cluster, limit, &mut output.bytes)?;
+        Ok(length.map(|length| start..start + length))
     }
 
     /// Reads a run of target clusters and carries each over.
@@ -270,23 +350,28 @@ impl<'a> Worker<'a> {
     fn encode(&mut self, guest: Range<u64>, cluster: &[u8], output: &mut Output) -> Result<()> {
         let guest_bytes = guest.end - guest.start;
         if is_zero(cluster) {
-            output.stats.zero_bytes += guest_bytes;
-            output.parts.push(Part::Zero(guest));
+            push_zero(output, guest);
             return Ok(());
         }
-        let Some((_, encoder)) = &mut self.encoder else { return Ok(()) };
+        let Some((_, encoder)) = &mut self.encoder else {
+            return Ok(());
+        };
         let start = output.bytes.len();
         // A stream that saves next to nothing costs every reader a decoding.
         let limit = cluster.len() - (cluster.len() / 64).max(1);
-        if encoder.encode(cluster, limit, &mut output.bytes)?.is_some() {
+        if let Some(length) = encoder.encode(cluster, limit, &mut output.bytes)? {
             output.stats.encoded_clusters += 1;
-            output.stats.compressed_bytes += guest_bytes;
-            push_stream(output, guest.start, start);
+            push_stream(output, guest, start..start + length);
         } else {
-            output.bytes.extend_from_slice(&cluster[..bytes(guest_bytes)]);
+            output
+                .bytes
+                .extend_from_slice(&cluster[..bytes(guest_bytes)]);
             output.stats.plain_bytes += guest_bytes;
             let bytes = start..output.bytes.len();
-            output.parts.push(Part::Data { guest: guest.start, bytes });
+            output.parts.push(Part::Data {
+                guest: guest.start,
+                bytes,
+            });
         }
         Ok(())
     }
@@ -295,8 +380,11 @@ impl<'a> Worker<'a> {
     fn read_plain(&mut self, guest: Range<u64>, output: &mut Output) -> Result<()> {
         let size = bytes(self.target.cluster_size);
         let base = output.bytes.len();
-        output.bytes.resize(base + bytes(guest.end - guest.start), 0);
-        self.reader.read_at(guest.start, &mut output.bytes[base..])?;
+        output
+            .bytes
+            .resize(base + bytes(guest.end - guest.start), 0);
+        self.reader
+            .read_at(guest.start, &mut output.bytes[base..])?;
         let (parts, stats) = (&mut output.parts, &mut output.stats);
         let mut at = guest.start;
         for cluster in output.bytes[base..].chunks(size) {
@@ -304,10 +392,7 @@ impl<'a> Worker<'a> {
             let offset = base + bytes(at - guest.start);
             if self.options.sparse > 0 && is_zero(cluster) {
                 stats.zero_bytes += cluster.len() as u64;
-                match parts.last_mut() {
-                    Some(Part::Zero(last)) if last.end == at => last.end = end,
-                    _ => parts.push(Part::Zero(at..end)),
-                }
+                push_zeros(parts, at..end);
             } else if self.options.sparse > 0 && self.target.skips_zeros {
                 for run in nonzero_runs(cluster, self.options.sparse.min(size)) {
                     let start = at + run.start as u64;
@@ -324,19 +409,41 @@ impl<'a> Worker<'a> {
     }
 }
 
-fn push_stream(output: &mut Output, guest: u64, start: usize) {
-    let stream = &output.bytes[start..];
-    let digest = crc32fast::hash(stream);
+fn push_stream(output: &mut Output, guest: Range<u64>, stored: Range<usize>) {
+    output.stats.compressed_bytes += guest.end - guest.start;
+    output.stats.stream_bytes += stored.len() as u64;
+    let digest = crc32fast::hash(&output.bytes[stored.clone()]);
     let index = output.clusters.len();
-    output.clusters.push(StoredCluster { guest, start, length: stream.len(), digest });
+    let (start, length) = (stored.start, stored.len());
+    output.clusters.push(StoredCluster {
+        guest: guest.start,
+        start,
+        length,
+        digest,
+    });
     match output.parts.last_mut() {
         Some(Part::Compressed(last)) if last.end == index => last.end += 1,
         _ => output.parts.push(Part::Compressed(index..index + 1)),
     }
 }
 
+fn push_zero(output: &mut Output, guest: Range<u64>) {
+    output.stats.zero_bytes += guest.end - guest.start;
+    push_zeros(&mut output.parts, guest);
+}
+
+fn push_zeros(parts: &mut Vec<Part>, guest: Range<u64>) {
+    match parts.last_mut() {
+        Some(Part::Zero(last)) if last.end == guest.start => last.end = guest.end,
+        _ => parts.push(Part::Zero(guest)),
+    }
+}
+
 fn push_data(parts: &mut Vec<Part>, guest: u64, bytes: Range<usize>) {
-    if let Some(Part::Data { guest: first, bytes: last }) = parts.last_mut()
+    if let Some(Part::Data {
+        guest: first,
+        bytes: last,
+    }) = parts.last_mut()
         && last.end == bytes.start
         && *first + last.len() as u64 == guest
     {
@@ -344,10 +451,6 @@ fn push_data(parts: &mut Vec<Part>, guest: u64, bytes: Range<usize>) {
         return;
     }
     parts.push(Part::Data { guest, bytes });
-}
-
-fn undecodable(error: crate::codec::DecodeError, guest: u64) -> Error {
-    Error::corrupt("a compressed cluster cannot be decoded", error).at_guest(guest)
 }
 
 /// A guest length as a length in memory; items are far smaller than any address space.

@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Format, qcow2, raw};
-use crate::codec::CompressionType;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
-use crate::source::{Reader, Source};
+use crate::source::{Reader, Source, Stream};
 use crate::store::{FileId, HostFile, Locking, ReadAt};
 
 /// Longest chain: the image and fifteen files behind it.
@@ -115,7 +114,8 @@ pub(crate) fn directory_of(path: &Path) -> PathBuf {
 
 /// Whether QEMU would take `name` for `protocol:something`: a colon before any slash.
 pub(crate) fn is_protocol(name: &str) -> bool {
-    name.find([':', '/']).is_some_and(|at| name.as_bytes()[at] == b':')
+    name.find([':', '/'])
+        .is_some_and(|at| name.as_bytes()[at] == b':')
 }
 
 /// One layer of a chain.
@@ -159,7 +159,11 @@ pub struct Chain {
 
 impl Chain {
     pub(crate) fn new(top: Layer, path: &Path, format: Format) -> Self {
-        Self { layers: vec![top], unopened: None, paths: vec![(path.to_owned(), format)] }
+        Self {
+            layers: vec![top],
+            unopened: None,
+            paths: vec![(path.to_owned(), format)],
+        }
     }
 
     /// Leaves the backing file `name` of the image at `by` unopened.
@@ -174,7 +178,9 @@ impl Chain {
 
     /// The opened files, the image itself first.
     pub fn paths(&self) -> impl Iterator<Item = (&Path, Format)> {
-        self.paths.iter().map(|(path, format)| (path.as_path(), *format))
+        self.paths
+            .iter()
+            .map(|(path, format)| (path.as_path(), *format))
     }
 
     /// Whether ranges may be left to a backing file that is not open.
@@ -183,7 +189,9 @@ impl Chain {
     }
 
     fn refuse_unopened(&self, guest: u64) -> Result<()> {
-        let Some((by, name)) = &self.unopened else { return Ok(()) };
+        let Some((by, name)) = &self.unopened else {
+            return Ok(());
+        };
         Err(Error::refused(
             format!("its backing file '{name}' would have to be opened"),
             "allow that with --backing beside (same directory) or --backing any",
@@ -199,11 +207,17 @@ impl Source for Chain {
     }
 
     fn cluster_size(&self) -> u64 {
-        self.layers.iter().map(Layer::cluster_size).max().unwrap_or(RAW_UNIT)
+        self.layers
+            .iter()
+            .map(Layer::cluster_size)
+            .max()
+            .unwrap_or(RAW_UNIT)
     }
 
     fn cluster_size_at(&self, depth: u32) -> u64 {
-        self.layers.get(depth as usize).map_or(RAW_UNIT, Layer::cluster_size)
+        self.layers
+            .get(depth as usize)
+            .map_or(RAW_UNIT, Layer::cluster_size)
     }
 
     fn extent_at(&self, range: Range<u64>) -> Result<Extent> {
@@ -238,7 +252,10 @@ impl Source for Chain {
             Layer::Raw(layer) => LayerReader::Raw(layer),
             Layer::Qcow2(layer) => LayerReader::Qcow2(Box::new(layer.reader())),
         });
-        Box::new(ChainReader { chain: self, layers: layers.collect() })
+        Box::new(ChainReader {
+            chain: self,
+            layers: layers.collect(),
+        })
     }
 }
 
@@ -277,18 +294,25 @@ impl Reader for ChainReader<'_> {
         Ok(())
     }
 
-    fn read_stored(&mut self, guest: u64, out: &mut Vec<u8>) -> Result<Option<CompressionType>> {
-        let extent = self.chain.extent_at(guest..guest + 1)?;
+    fn read_streams(
+        &mut self,
+        guest: Range<u64>,
+        out: &mut Vec<u8>,
+        streams: &mut Vec<Stream>,
+    ) -> Result<()> {
+        let extent = self.chain.extent_at(guest.clone())?;
         match &mut self.layers[extent.depth as usize] {
-            LayerReader::Raw(_) => Ok(None),
-            LayerReader::Qcow2(layer) => layer.read_stored(guest, out),
+            LayerReader::Raw(_) => Ok(()),
+            LayerReader::Qcow2(layer) => layer.read_streams(guest, out, streams),
         }
     }
 }
 
 /// Fails when `store` is already part of a chain.
 pub(crate) fn refuse_cycle(seen: &mut Vec<FileId>, store: &dyn ReadAt, path: &Path) -> Result<()> {
-    let Some(identity) = store.identity() else { return Ok(()) };
+    let Some(identity) = store.identity() else {
+        return Ok(());
+    };
     if seen.contains(&identity) {
         return Err(Error::corrupt(
             "the backing chain leads back to this file",
@@ -306,7 +330,13 @@ mod tests {
 
     #[test]
     fn pseudo_protocols_are_told_from_paths() {
-        for name in ["json:{}", "nbd://host/export", "file:a.qcow2", "fat:rw:/", ":x"] {
+        for name in [
+            "json:{}",
+            "nbd://host/export",
+            "file:a.qcow2",
+            "fat:rw:/",
+            ":x",
+        ] {
             assert!(is_protocol(name), "{name}");
         }
         for name in ["a.qcow2", "./a:b", "/srv/a:b", "dir/json:x"] {

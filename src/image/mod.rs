@@ -85,7 +85,12 @@ impl Image {
             Format::Raw => Driver::Raw,
             Format::Qcow2 => Driver::Qcow2(Box::new(Qcow2File::open(Arc::clone(&store))?)),
         };
-        Ok(Self { path: path.as_ref().to_owned(), store, options: *options, driver })
+        Ok(Self {
+            path: path.as_ref().to_owned(),
+            store,
+            options: *options,
+            driver,
+        })
     }
 
     /// The file's path, as given.
@@ -125,7 +130,10 @@ impl Image {
     /// The backing file's name and format as recorded in the image.
     pub fn backing_file(&self) -> Option<(&str, Option<&str>)> {
         let header = &self.qcow2()?.header;
-        Some((header.backing_file.as_deref()?, header.backing_format.as_deref()))
+        Some((
+            header.backing_file.as_deref()?,
+            header.backing_format.as_deref(),
+        ))
     }
 
     /// How compressed clusters are encoded, for formats that have them.
@@ -140,7 +148,9 @@ impl Image {
 
     /// Number of persistent bitmaps.
     pub fn bitmap_count(&self) -> u32 {
-        self.qcow2().and_then(|file| file.header.bitmaps).map_or(0, |bitmaps| bitmaps.nb_bitmaps)
+        self.qcow2()
+            .and_then(|file| file.header.bitmaps)
+            .map_or(0, |bitmaps| bitmaps.nb_bitmaps)
     }
 
     pub(crate) fn qcow2(&self) -> Option<&Qcow2File> {
@@ -159,7 +169,11 @@ impl Image {
         refuse_cycle(&mut seen, &*self.store, &self.path)?;
         let mut chain = Chain::new(self.layer(snapshot)?, &self.path, self.format());
         let mut below = self.backing_file().map(|(name, format)| {
-            (self.path.clone(), name.to_owned(), format.map(ToOwned::to_owned))
+            (
+                self.path.clone(),
+                name.to_owned(),
+                format.map(ToOwned::to_owned),
+            )
         });
         while let Some((by, name, format)) = below {
             if depth == Depth::Top {
@@ -176,7 +190,11 @@ impl Image {
             }
             chain.push(backing.layer(None)?, &backing.path, backing.format());
             below = backing.backing_file().map(|(name, format)| {
-                (backing.path.clone(), name.to_owned(), format.map(ToOwned::to_owned))
+                (
+                    backing.path.clone(),
+                    name.to_owned(),
+                    format.map(ToOwned::to_owned),
+                )
             });
         }
         Ok(chain)
@@ -204,8 +222,13 @@ impl Image {
             .at_path(by)
         })?;
         let format: Format = format.parse().map_err(|error: Error| error.at_path(by))?;
-        let path = store.path().map_or_else(|| PathBuf::from(name), Path::to_owned);
-        let options = OpenOptions { format: Some(format), ..self.options };
+        let path = store
+            .path()
+            .map_or_else(|| PathBuf::from(name), Path::to_owned);
+        let options = OpenOptions {
+            format: Some(format),
+            ..self.options
+        };
         Self::from_store(store, path, &options)
     }
 
@@ -235,7 +258,9 @@ impl Image {
             .at_path(&self.path));
         };
         let store =
-            self.options.backing.open(Role::DataFile, name, &self.path, self.options.locking)?;
+            self.options
+                .backing
+                .open(Role::DataFile, name, &self.path, self.options.locking)?;
         Ok(Some(store))
     }
 }

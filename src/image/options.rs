@@ -107,11 +107,17 @@ impl Qcow2Options {
                 };
             }
             "backing_file" => {
-                let format = self.backing.take().map_or_else(String::new, |(_, format)| format);
+                let format = self
+                    .backing
+                    .take()
+                    .map_or_else(String::new, |(_, format)| format);
                 self.backing = Some((value.to_owned(), format));
             }
             "backing_fmt" => {
-                let name = self.backing.take().map_or_else(String::new, |(name, _)| name);
+                let name = self
+                    .backing
+                    .take()
+                    .map_or_else(String::new, |(name, _)| name);
                 self.backing = Some((name, value.to_owned()));
             }
             "encryption" | "encrypt.format" if matches!(value, "off" | "") => {}
@@ -135,16 +141,21 @@ impl Qcow2Options {
     /// [`Usage`](crate::error::ErrorKind::Usage), naming the option.
     pub fn validate(&self) -> Result<()> {
         let bits = ClusterBits::from_size(self.cluster_size).ok_or_else(|| {
-            Error::usage(format!("cluster size {} is not possible", self.cluster_size))
-                .with_remedy("a cluster is a power of two from 512 to 2M")
+            Error::usage(format!(
+                "cluster size {} is not possible",
+                self.cluster_size
+            ))
+            .with_remedy("a cluster is a power of two from 512 to 2M")
         })?;
         let order = RefcountOrder::from_bits(self.refcount_bits).ok_or_else(|| {
-            Error::usage(format!("refcount_bits {} is not possible", self.refcount_bits))
-                .with_remedy("reference counts have 1, 2, 4, 8, 16, 32 or 64 bits")
+            Error::usage(format!(
+                "refcount_bits {} is not possible",
+                self.refcount_bits
+            ))
+            .with_remedy("reference counts have 1, 2, 4, 8, 16, 32 or 64 bits")
         })?;
-        let needs_v3 = |option: &str| {
-            Error::usage(format!("{option} needs compat=1.1 (version 3)"))
-        };
+        let needs_v3 =
+            |option: &str| Error::usage(format!("{option} needs compat=1.1 (version 3)"));
         if self.version < 3 {
             if order != RefcountOrder::DEFAULT {
                 return Err(needs_v3("refcount_bits other than 16"));
@@ -169,11 +180,15 @@ impl Qcow2Options {
             return Err(Error::usage("data_file_raw needs data_file"));
         }
         if self.data_file_raw && self.backing.is_some() {
-            return Err(Error::usage("data_file_raw and a backing file exclude each other"));
+            return Err(Error::usage(
+                "data_file_raw and a backing file exclude each other",
+            ));
         }
         if let Some((name, format)) = &self.backing {
             if name.len() > MAX_BACKING_NAME as usize {
-                return Err(Error::usage("the backing file name is longer than 1023 bytes"));
+                return Err(Error::usage(
+                    "the backing file name is longer than 1023 bytes",
+                ));
             }
             if name.is_empty() {
                 return Err(Error::usage("a backing format without a backing file"));
@@ -183,7 +198,9 @@ impl Qcow2Options {
                     .with_remedy("say it with -F raw or -F qcow2"));
             }
             if format.len() > 15 {
-                return Err(Error::usage("the backing format's name is longer than 15 bytes"));
+                return Err(Error::usage(
+                    "the backing format's name is longer than 15 bytes",
+                ));
             }
         }
         Ok(())

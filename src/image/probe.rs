@@ -35,8 +35,11 @@ impl FromStr for Format {
             // A block device is raw bytes under another name in QEMU.
             "raw" | "host_device" | "file" => Ok(Self::Raw),
             "qcow2" => Ok(Self::Qcow2),
-            _ => Err(Error::unsupported(format!("the format '{name}' is not supported"))
-                .with_remedy("qimg reads and writes raw and qcow2; convert others with qemu-img")),
+            _ => Err(
+                Error::unsupported(format!("the format '{name}' is not supported")).with_remedy(
+                    "qimg reads and writes raw and qcow2; convert others with qemu-img",
+                ),
+            ),
         }
     }
 }
@@ -65,12 +68,15 @@ pub(crate) fn probe(store: &dyn ReadAt) -> Result<Format> {
     if head.starts_with(b"QFI\xfb") {
         return Ok(Format::Qcow2);
     }
-    let foreign = FOREIGN.iter().find(|(magic, at, _)| head[*at..].starts_with(magic));
+    let foreign = FOREIGN
+        .iter()
+        .find(|(magic, at, _)| head[*at..].starts_with(magic));
     match foreign {
         None => Ok(Format::Raw),
         Some((_, _, name)) => {
-            let error = Error::unsupported(format!("this looks like a {name} image"))
-                .with_remedy("use -f raw to take its bytes as they are, or convert it with qemu-img");
+            let error = Error::unsupported(format!("this looks like a {name} image")).with_remedy(
+                "use -f raw to take its bytes as they are, or convert it with qemu-img",
+            );
             Err(match store.path() {
                 Some(path) => error.at_path(path),
                 None => error,

@@ -20,7 +20,10 @@ impl RawLayer {
     /// Takes the file's length as the virtual size, rounded up to whole sectors as in QEMU.
     pub(crate) fn new(store: Arc<dyn ReadAt>) -> Result<Self> {
         let virtual_size = virtual_size(store.len()?);
-        Ok(Self { store, virtual_size })
+        Ok(Self {
+            store,
+            virtual_size,
+        })
     }
 
     pub(crate) fn virtual_size(&self) -> u64 {
@@ -35,7 +38,11 @@ impl RawLayer {
         } else {
             let run = self.store.run_at(range.start)?;
             // The zeros that fill the last sector belong to its data.
-            let end = if run.end >= length { self.virtual_size } else { run.end };
+            let end = if run.end >= length {
+                self.virtual_size
+            } else {
+                run.end
+            };
             let kind = match run.kind {
                 RunKind::Data => ExtentKind::Data,
                 RunKind::Hole => ExtentKind::Zero,
@@ -43,7 +50,13 @@ impl RawLayer {
             (kind, end.min(range.end))
         };
         let length = end - range.start;
-        Ok(Extent { start: range.start, length, kind, host: Some(range.start), depth: 0 })
+        Ok(Extent {
+            start: range.start,
+            length,
+            kind,
+            host: Some(range.start),
+            depth: 0,
+        })
     }
 
     pub(crate) fn read(&self, guest: u64, buf: &mut [u8]) -> Result<()> {
@@ -53,5 +66,7 @@ impl RawLayer {
 
 /// Virtual size of a raw file of `length` bytes: whole sectors.
 pub(crate) fn virtual_size(length: u64) -> u64 {
-    length.checked_next_multiple_of(512).unwrap_or(length & !511)
+    length
+        .checked_next_multiple_of(512)
+        .unwrap_or(length & !511)
 }

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{Advice, FallocateFlags, FileType, Mode, OFlags, SeekFrom, Stat};
+use rustix::fs::{Advice, FallocateFlags, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::lock::{self, Claim};
@@ -45,6 +45,49 @@ impl HostFile {
     /// ever blocking on it; [`Locked`](ErrorKind::Locked) when another process writes it.
     pub fn open_read(path: impl AsRef<Path>, locking: Locking) -> Result<Self> {
         Self::open(path.as_ref(), Claim::Read, locking)
+    }
+
+    /// Opens a file for reading that lies below `directory`, whatever `relative` and symbolic links say.
+    ///
+    /// The kernel resolves the path (openat2, `RESOLVE_BENEATH`), so that nobody can exchange a
+    /// part of it between a check and the opening.
+    ///
+    /// # Errors
+    /// As [`HostFile::open_read`]; and [`Refused`](ErrorKind::Refused) when the path leads out of `directory`.
+    pub fn open_beneath(directory: &Path, relative: &Path, locking: Locking) -> Result<Self> {
+        let path = directory.join(relative);
+        let base = retry_on_intr(|| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(directory, flags, Mode::empty())
+        })
+        .map_err(|errno| Error::io("open", errno.into()).at_path(directory))?;
+        let open = |flags: OFlags| {
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+            rustix::fs::openat2(
+                &base,
+                relative,
+                flags | OFlags::CLOEXEC,
+                Mode::empty(),
+                resolve,
+            )
+        };
+        // A descriptor that cannot read shows what the path leads to without setting a device off.
+        match retry_on_intr(|| open(OFlags::PATH)) {
+            Ok(seen) => {
+                let stat = rustix::fs::fstat(&seen)
+                    .map_err(|errno| Error::io("query the file", errno.into()).at_path(&path))?;
+                refuse_special(&stat).map_err(|error| error.at_path(&path))?;
+            }
+            Err(Errno::XDEV) => {
+                return Err(Error::refused(
+                    "lies outside the directory it may be in",
+                    "move it there, or allow any path",
+                )
+                .at_path(path));
+            }
+            Err(errno) => return Err(Error::io("open", errno.into()).at_path(path)),
+        }
+        Self::open_by(&path, Claim::Read, locking, open)
     }
 
     /// Opens an existing regular file or block device for reading and writing in place.
@@ -91,18 +134,32 @@ impl HostFile {
         let stat = retry_on_intr(|| rustix::fs::stat(path)).map_err(failed)?;
         refuse_special(&stat).map_err(|error| error.at_path(path))?;
 
+        let exclusive = is_block_device(&stat) && claim == Claim::Write;
+        Self::open_by(path, claim, locking, |mut flags| {
+            if exclusive && locking == Locking::Check {
+                // Without CREATE this means: fail if the system itself uses the device.
+                flags |= OFlags::EXCL;
+            }
+            rustix::fs::open(path, flags, Mode::empty())
+        })
+    }
+
+    /// Opens by `open`, which adds to the given flags, and makes sure of what was opened.
+    fn open_by(
+        path: &Path,
+        claim: Claim,
+        locking: Locking,
+        open: impl Fn(OFlags) -> rustix::io::Result<OwnedFd>,
+    ) -> Result<Self> {
+        let failed = |errno: Errno| Error::io("open", errno.into()).at_path(path);
         let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         flags |= match claim {
             Claim::Read => OFlags::RDONLY,
             Claim::Write => OFlags::RDWR,
         };
-        if is_block_device(&stat) && claim == Claim::Write && locking == Locking::Check {
-            // Without CREATE this means: fail if the system itself uses the device.
-            flags |= OFlags::EXCL;
-        }
-        let fd = match retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())) {
+        let fd = match retry_on_intr(|| open(flags)) {
             Ok(fd) => fd,
-            Err(Errno::BUSY) if flags.contains(OFlags::EXCL) => {
+            Err(Errno::BUSY) if claim == Claim::Write => {
                 return Err(Error::new(ErrorKind::Locked, "is in use by this system")
                     .with_remedy("unmount it first")
                     .at_path(path));

@@ -92,13 +92,16 @@ impl Allocator {
     }
 
     fn clusters(&self, host: u64, length: u64) -> std::ops::RangeInclusive<usize> {
-        let index = |host: u64| usize::try_from(host >> self.cluster_bits.bits()).unwrap_or(usize::MAX);
+        let index =
+            |host: u64| usize::try_from(host >> self.cluster_bits.bits()).unwrap_or(usize::MAX);
         index(host)..=index(host + length.max(1) - 1)
     }
 
     fn is_full(&self, host: u64) -> bool {
         let cluster = usize::try_from(host >> self.cluster_bits.bits()).unwrap_or(usize::MAX);
-        self.counts.get(cluster).is_some_and(|&count| count >= self.limit)
+        self.counts
+            .get(cluster)
+            .is_some_and(|&count| count >= self.limit)
     }
 
     /// Room for a stream of `length` bytes, directly behind the last one where possible; its host offset.
@@ -161,7 +164,10 @@ impl Allocator {
     /// Counts one more reference to the stream at `host`; false when a count would not fit.
     pub(super) fn share(&mut self, host: u64, length: u64) -> bool {
         let clusters = self.clusters(host, length);
-        if self.counts[clusters.clone()].iter().any(|&count| count >= self.limit) {
+        if self.counts[clusters.clone()]
+            .iter()
+            .any(|&count| count >= self.limit)
+        {
             return false;
         }
         for cluster in clusters {

@@ -65,10 +65,16 @@ impl Qcow2File {
     /// # Errors
     /// A directory outside the file or against its format.
     pub(crate) fn bitmap_directory(&self) -> Result<Vec<BitmapEntry>> {
-        let Some(extension) = self.header.bitmaps else { return Ok(Vec::new()) };
+        let Some(extension) = self.header.bitmaps else {
+            return Ok(Vec::new());
+        };
         let at = extension.directory_offset;
         if at.saturating_add(extension.directory_size) > self.file_length {
-            return Err(self.corrupt(Corruption::Truncated { what: "bitmap directory" }).at_host(at));
+            return Err(self
+                .corrupt(Corruption::Truncated {
+                    what: "bitmap directory",
+                })
+                .at_host(at));
         }
         let bytes = self.read_region(at, extension.directory_size)?;
         bitmap::parse_directory(&bytes, extension.nb_bitmaps)
@@ -82,7 +88,10 @@ impl Qcow2File {
     pub(crate) fn read_bitmap(&self, entry: &BitmapEntry) -> Result<NewBitmap> {
         if entry.flags & IN_USE != 0 {
             return Err(Error::refused(
-                format!("bitmap '{}' is inconsistent: its writer did not end cleanly", entry.name),
+                format!(
+                    "bitmap '{}' is inconsistent: its writer did not end cleanly",
+                    entry.name
+                ),
                 "remove it with `qemu-img bitmap --remove`, or leave it out with --skip-broken-bitmaps",
             ));
         }
@@ -92,15 +101,24 @@ impl Qcow2File {
         let wrong = |corruption| self.corrupt(corruption).at_host(entry.table_offset);
         if length > MAX_BITS_BYTES {
             let what = "bitmap, bytes";
-            return Err(wrong(Corruption::TooLarge { what, value: length, limit: MAX_BITS_BYTES }));
+            return Err(wrong(Corruption::TooLarge {
+                what,
+                value: length,
+                limit: MAX_BITS_BYTES,
+            }));
         }
         let clusters = bits.clusters_for(length);
         if clusters != u64::from(entry.table_size) || !bits.is_aligned(entry.table_offset) {
             let why = "bitmap table does not fit the virtual size";
-            return Err(wrong(Corruption::Entry { why, entry: entry.table_size.into() }));
+            return Err(wrong(Corruption::Entry {
+                why,
+                entry: entry.table_size.into(),
+            }));
         }
         if entry.table_offset.saturating_add(clusters * 8) > self.file_length {
-            return Err(wrong(Corruption::Truncated { what: "bitmap table" }));
+            return Err(wrong(Corruption::Truncated {
+                what: "bitmap table",
+            }));
         }
         let raw = self.read_region(entry.table_offset, clusters * 8)?;
         let mut table = vec![0u64; raw.len() / 8];
@@ -109,7 +127,10 @@ impl Qcow2File {
         for (chunk, &word) in bytes.chunks_mut(bits.len()).zip(&table) {
             let host = word & TABLE_OFFSET_MASK;
             if !bits.is_aligned(host) || word & !(TABLE_OFFSET_MASK | TABLE_ALL_ONES) != 0 {
-                return Err(wrong(Corruption::Unaligned { what: "bitmap table entry", entry: word }));
+                return Err(wrong(Corruption::Unaligned {
+                    what: "bitmap table entry",
+                    entry: word,
+                }));
             }
             match (host, word & TABLE_ALL_ONES) {
                 (0, 0) => {}

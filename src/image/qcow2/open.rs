@@ -100,16 +100,27 @@ impl Qcow2File {
     /// The table starts behind the file's end, is not aligned, or exceeds 32 MiB.
     pub(crate) fn read_l1(&self, offset: u64, entries: u32) -> Result<Table> {
         let length = u64::from(entries) * 8;
-        let refuse = |why| Corruption::Region { what: "L1 table", offset, length, why };
+        let refuse = |why| Corruption::Region {
+            what: "L1 table",
+            offset,
+            length,
+            why,
+        };
         let bits = self.header.cluster_bits;
         if length > MAX_L1_BYTES {
             return Err(self.corrupt(refuse("longer than 32 MiB")).at_host(offset));
         }
         if length > 0 && !bits.is_aligned(offset) {
-            return Err(self.corrupt(refuse("not aligned to a cluster")).at_host(offset));
+            return Err(self
+                .corrupt(refuse("not aligned to a cluster"))
+                .at_host(offset));
         }
         let end = bits.clusters_for(self.file_length) << bits.bits();
-        if length > 0 && offset.checked_add(length).is_none_or(|table_end| table_end > end) {
+        if length > 0
+            && offset
+                .checked_add(length)
+                .is_none_or(|table_end| table_end > end)
+        {
             let refuse = refuse("outside the file (truncated image?)");
             return Err(self.corrupt(refuse).at_host(offset));
         }
@@ -122,13 +133,13 @@ impl Qcow2File {
     /// There is none.
     pub(crate) fn snapshot(&self, name: &str) -> Result<&Snapshot> {
         let by_id = self.snapshots.iter().find(|snapshot| snapshot.id == name);
-        by_id.or_else(|| self.snapshots.iter().find(|snapshot| snapshot.name == name)).ok_or_else(
-            || {
+        by_id
+            .or_else(|| self.snapshots.iter().find(|snapshot| snapshot.name == name))
+            .ok_or_else(|| {
                 let error = Error::usage(format!("there is no internal snapshot '{name}'"))
                     .with_remedy("`qimg info` lists them");
                 at_path(error, &*self.store)
-            },
-        )
+            })
     }
 
     /// The guest's view: the active disk, or that of an internal snapshot. `data` is the external data file, where the
@@ -143,7 +154,10 @@ impl Qcow2File {
     ) -> Result<Layer> {
         let header = &self.header;
         let (l1, size) = match snapshot {
-            None => (self.read_l1(header.l1_table_offset, header.l1_size)?, header.virtual_size()),
+            None => (
+                self.read_l1(header.l1_table_offset, header.l1_size)?,
+                header.virtual_size(),
+            ),
             Some(name) => {
                 let snapshot = self.snapshot(name)?;
                 let l1 = self.read_l1(snapshot.l1_table_offset, snapshot.l1_size)?;
@@ -152,7 +166,9 @@ impl Qcow2File {
         };
         let needed = header.geometry().l1_entries(size);
         if (l1.len() as u64) < needed {
-            let corruption = Corruption::Truncated { what: "L1 table of the snapshot" };
+            let corruption = Corruption::Truncated {
+                what: "L1 table of the snapshot",
+            };
             return Err(self.corrupt(corruption));
         }
         Ok(Layer::new(self, l1, size, data))
@@ -169,7 +185,12 @@ impl Qcow2File {
 
     /// Host offset of the L2 table that `entry` points to, checked against the file's length.
     pub(crate) fn check_table(&self, entry: L1Entry) -> Result<Option<u64>> {
-        check_l2_table(&*self.store, self.header.cluster_bits, self.file_length, entry)
+        check_l2_table(
+            &*self.store,
+            self.header.cluster_bits,
+            self.file_length,
+            entry,
+        )
     }
 }
 
@@ -180,12 +201,17 @@ pub(super) fn check_l2_table(
     file_length: u64,
     entry: L1Entry,
 ) -> Result<Option<u64>> {
-    let Some(host) = entry.table(cluster_bits).map_err(|error| corrupt(store, error))? else {
+    let Some(host) = entry
+        .table(cluster_bits)
+        .map_err(|error| corrupt(store, error))?
+    else {
         return Ok(None);
     };
     if host.0 >= file_length {
-        let corruption =
-            Corruption::Entry { why: "L2 table behind the end of the file", entry: entry.0 };
+        let corruption = Corruption::Entry {
+            why: "L2 table behind the end of the file",
+            entry: entry.0,
+        };
         return Err(corrupt(store, corruption).at_host(host.0));
     }
     Ok(Some(host.0))

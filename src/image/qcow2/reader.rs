@@ -14,6 +14,7 @@ use super::open::{Qcow2File, check_l2_table, corrupt};
 use crate::codec::{CompressionType, Decoder};
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
+use crate::source::Stream;
 use crate::store::ReadAt;
 
 /// Bytes read at once when neighbouring compressed clusters are read together.
@@ -99,16 +100,27 @@ impl Layer {
         let span = self.geometry.l2_span();
         let mut index = start / span + 1;
         while index.saturating_mul(span) < limit
-            && self.l1_entry(index).is_none_or(|entry| entry.0 & OFFSET_MASK == 0)
+            && self
+                .l1_entry(index)
+                .is_none_or(|entry| entry.0 & OFFSET_MASK == 0)
         {
             index += 1;
         }
         let end = index.saturating_mul(span).min(limit);
-        Extent { start, length: end - start, kind: ExtentKind::Unallocated, host: None, depth: 0 }
+        Extent {
+            start,
+            length: end - start,
+            kind: ExtentKind::Unallocated,
+            host: None,
+            depth: 0,
+        }
     }
 
     fn l1_entry(&self, index: u64) -> Option<L1Entry> {
-        self.l1.get(usize::try_from(index).ok()?).copied().map(L1Entry)
+        self.l1
+            .get(usize::try_from(index).ok()?)
+            .copied()
+            .map(L1Entry)
     }
 
     /// The L2 table for guest offset `guest`, if there is one.
@@ -128,9 +140,15 @@ impl Layer {
         let index = (guest >> bits.bits()) % self.geometry.l2_entries();
         let index = usize::try_from(index).unwrap_or(usize::MAX);
         if self.geometry.extended_l2 {
-            L2Entry { word: table[index * 2], bitmap: table[index * 2 + 1] }
+            L2Entry {
+                word: table[index * 2],
+                bitmap: table[index * 2 + 1],
+            }
         } else {
-            L2Entry { word: table[index], bitmap: 0 }
+            L2Entry {
+                word: table[index],
+                bitmap: 0,
+            }
         }
     }
 
@@ -138,7 +156,13 @@ impl Layer {
     fn piece_at(&self, table: &[u64], guest: u64) -> Result<Extent> {
         let piece = self.decode(self.entry_in(table, guest), guest)?;
         let length = piece.end.min(self.virtual_size) - guest;
-        Ok(Extent { start: guest, length, kind: piece.kind, host: piece.host, depth: 0 })
+        Ok(Extent {
+            start: guest,
+            length,
+            kind: piece.kind,
+            host: piece.host,
+            depth: 0,
+        })
     }
 
     fn mapping(&self, entry: L2Entry, guest: u64) -> Result<L2Mapping> {
@@ -153,20 +177,34 @@ impl Layer {
         let within = bits.offset_in(guest);
         let end = guest - within + bits.size();
         Ok(match self.mapping(entry, guest)? {
-            L2Mapping::Unallocated => {
-                Piece { kind: ExtentKind::Unallocated, host: None, end }
-            }
-            L2Mapping::Zero { host } => {
-                Piece { kind: ExtentKind::Zero, host: host.map(|host| host.0 + within), end }
-            }
+            L2Mapping::Unallocated => Piece {
+                kind: ExtentKind::Unallocated,
+                host: None,
+                end,
+            },
+            L2Mapping::Zero { host } => Piece {
+                kind: ExtentKind::Zero,
+                host: host.map(|host| host.0 + within),
+                end,
+            },
             L2Mapping::Data { host } => {
                 self.check_data(host.0, guest)?;
-                Piece { kind: ExtentKind::Data, host: Some(host.0 + within), end }
+                Piece {
+                    kind: ExtentKind::Data,
+                    host: Some(host.0 + within),
+                    end,
+                }
             }
-            L2Mapping::Compressed(_) => {
-                Piece { kind: ExtentKind::Compressed(self.compression), host: None, end }
-            }
-            L2Mapping::Subclusters { host, allocated, zero } => {
+            L2Mapping::Compressed(_) => Piece {
+                kind: ExtentKind::Compressed(self.compression),
+                host: None,
+                end,
+            },
+            L2Mapping::Subclusters {
+                host,
+                allocated,
+                zero,
+            } => {
                 let size = self.geometry.subcluster_size();
                 let index = u32::try_from(within / size).unwrap_or(SUBCLUSTERS - 1);
                 let kind_of = |index: u32| match (allocated >> index & 1, zero >> index & 1) {
@@ -175,7 +213,9 @@ impl Layer {
                     _ => ExtentKind::Unallocated,
                 };
                 let kind = kind_of(index);
-                let run = (index..SUBCLUSTERS).take_while(|&i| kind_of(i) == kind).count() as u64;
+                let run = (index..SUBCLUSTERS)
+                    .take_while(|&i| kind_of(i) == kind)
+                    .count() as u64;
                 if let (ExtentKind::Data, Some(host)) = (kind, host) {
                     self.check_data(host.0, guest)?;
                 }
@@ -199,19 +239,25 @@ impl Layer {
             length: self.geometry.cluster_bits.size(),
             why: "behind the end of the file (truncated image?)",
         };
-        Err(corrupt(&*self.data, corruption).at_guest(guest).at_host(host))
+        Err(corrupt(&*self.data, corruption)
+            .at_guest(guest)
+            .at_host(host))
     }
 
     /// The descriptor of the compressed cluster at `guest`.
     fn descriptor(&self, guest: u64) -> Result<Option<CompressedDescriptor>> {
-        let Some(table) = self.table_at(guest)? else { return Ok(None) };
+        let Some(table) = self.table_at(guest)? else {
+            return Ok(None);
+        };
         let L2Mapping::Compressed(descriptor) =
             self.mapping(self.entry_in(&table, guest), guest)?
         else {
             return Ok(None);
         };
         // A file may end within the last sector's cluster, but not before the stream starts.
-        let slack_end = self.file_length.saturating_add(self.geometry.cluster_bits.size());
+        let slack_end = self
+            .file_length
+            .saturating_add(self.geometry.cluster_bits.size());
         if descriptor.host.0 >= self.file_length || descriptor.end() > slack_end {
             let corruption = Corruption::Region {
                 what: "compressed cluster",
@@ -227,9 +273,13 @@ impl Layer {
     }
 
     fn refuse_encrypted(&self) -> Result<()> {
-        let Some(how) = self.encryption else { return Ok(()) };
-        let error = Error::unsupported(format!("the image is encrypted ({how}): its data cannot be read"))
-            .with_remedy("decrypt it first with `qemu-img convert --image-opts` and its secret");
+        let Some(how) = self.encryption else {
+            return Ok(());
+        };
+        let error = Error::unsupported(format!(
+            "the image is encrypted ({how}): its data cannot be read"
+        ))
+        .with_remedy("decrypt it first with `qemu-img convert --image-opts` and its secret");
         Err(match self.store.path() {
             Some(path) => error.at_path(path),
             None => error,
@@ -284,34 +334,66 @@ impl LayerReader<'_> {
         }
     }
 
-    /// Appends the stream of the compressed cluster at `guest` as stored.
-    pub(crate) fn read_stored(
+    /// Appends the streams of the compressed clusters in `guest` to `out` as they are stored.
+    pub(crate) fn read_streams(
         &mut self,
-        guest: u64,
+        guest: Range<u64>,
         out: &mut Vec<u8>,
-    ) -> Result<Option<CompressionType>> {
-        let Some(descriptor) = self.layer.descriptor(guest)? else { return Ok(None) };
-        let start = out.len();
-        out.resize(start + usize::try_from(descriptor.length).unwrap_or(0), 0);
-        self.layer.store.read_zero_filled(&mut out[start..], descriptor.host.0)?;
-        Ok(Some(self.layer.compression))
+        streams: &mut Vec<Stream>,
+    ) -> Result<()> {
+        self.layer.refuse_encrypted()?;
+        let first = streams.len();
+        self.find_streams(guest)?;
+        let mut rest = &self.wanted[..];
+        while !rest.is_empty() {
+            let (span_end, count) = span_of(rest);
+            let host = rest[0].0.host.0;
+            let base = out.len();
+            out.resize(base + length_of(span_end - host), 0);
+            self.layer.store.read_zero_filled(&mut out[base..], host)?;
+            for (index, (descriptor, guest)) in rest[..count].iter().enumerate() {
+                let next = rest[index..]
+                    .iter()
+                    .find(|next| next.0.host > descriptor.host);
+                streams.push(Stream {
+                    guest: *guest,
+                    start: base + length_of(descriptor.host.0 - host),
+                    length: length_of(descriptor.length),
+                    neighbour: next
+                        .map(|next| length_of(next.0.host.0 - descriptor.host.0))
+                        .filter(|&length| (length as u64) < descriptor.length),
+                });
+            }
+            rest = &rest[count..];
+        }
+        streams[first..].sort_unstable_by_key(|stream| stream.guest);
+        Ok(())
+    }
+
+    /// Looks up the streams of the clusters that `guest` touches, and sorts them by host offset.
+    fn find_streams(&mut self, guest: Range<u64>) -> Result<()> {
+        let cluster_size = self.layer.cluster_size();
+        self.wanted.clear();
+        let mut at = guest.start & !(cluster_size - 1);
+        while at < guest.end {
+            let descriptor = self.layer.descriptor(at)?.ok_or_else(|| {
+                let corruption = Corruption::Truncated {
+                    what: "run of compressed clusters",
+                };
+                corrupt(&*self.layer.store, corruption).at_guest(at)
+            })?;
+            self.wanted.push((descriptor, at));
+            at = at.saturating_add(cluster_size);
+        }
+        // In host order, so that neighbours come with one read.
+        self.wanted
+            .sort_unstable_by_key(|(descriptor, guest)| (descriptor.host, *guest));
+        Ok(())
     }
 
     fn read_compressed(&mut self, extent: &Extent, buf: &mut [u8]) -> Result<()> {
-        let cluster_size = self.layer.cluster_size();
-        let mut wanted = std::mem::take(&mut self.wanted);
-        wanted.clear();
-        let mut guest = extent.start & !(cluster_size - 1);
-        while guest < extent.end() {
-            let descriptor = self.layer.descriptor(guest)?.ok_or_else(|| {
-                let corruption = Corruption::Truncated { what: "run of compressed clusters" };
-                corrupt(&*self.layer.store, corruption).at_guest(guest)
-            })?;
-            wanted.push((descriptor, guest));
-            guest = guest.saturating_add(cluster_size);
-        }
-        // In host order, so that neighbours come with one read.
-        wanted.sort_unstable_by_key(|(descriptor, guest)| (descriptor.host, *guest));
+        self.find_streams(extent.range())?;
+        let wanted = std::mem::take(&mut self.wanted);
         let mut rest = &wanted[..];
         while !rest.is_empty() {
             let (span_end, count) = span_of(rest);
@@ -332,15 +414,17 @@ impl LayerReader<'_> {
         buf: &mut [u8],
     ) -> Result<()> {
         let start = span[0].0.host.0;
-        let length = usize::try_from(span_end - start).unwrap_or(0);
+        let length = length_of(span_end - start);
         let mut stored = std::mem::take(&mut self.stored);
         if stored.len() < length {
             stored.resize(length, 0);
         }
-        self.layer.store.read_zero_filled(&mut stored[..length], start)?;
+        self.layer
+            .store
+            .read_zero_filled(&mut stored[..length], start)?;
         for &(descriptor, guest) in span {
-            let from = usize::try_from(descriptor.host.0 - start).unwrap_or(0);
-            let until = from + usize::try_from(descriptor.length).unwrap_or(0);
+            let from = length_of(descriptor.host.0 - start);
+            let until = from + length_of(descriptor.length);
             self.decode_into(descriptor, guest, &stored[from..until], extent, buf)?;
         }
         self.stored = stored;
@@ -367,23 +451,24 @@ impl LayerReader<'_> {
                 None => error,
             }
         };
-        let to_usize = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         if guest >= extent.start && guest + cluster_size <= extent.end() {
-            let at = to_usize(guest - extent.start);
-            let cluster = &mut buf[at..at + to_usize(cluster_size)];
+            let at = length_of(guest - extent.start);
+            let cluster = &mut buf[at..at + length_of(cluster_size)];
             self.decoder.decode(codec, stored, cluster).map_err(fail)?;
             return Ok(());
         }
         if self.cluster_at != Some(guest) {
             self.cluster_at = None;
-            self.cluster.resize(to_usize(cluster_size), 0);
-            self.decoder.decode(codec, stored, &mut self.cluster).map_err(fail)?;
+            self.cluster.resize(length_of(cluster_size), 0);
+            self.decoder
+                .decode(codec, stored, &mut self.cluster)
+                .map_err(fail)?;
             self.cluster_at = Some(guest);
         }
         let from = extent.start.max(guest);
         let until = extent.end().min(guest + cluster_size);
-        buf[to_usize(from - extent.start)..to_usize(until - extent.start)]
-            .copy_from_slice(&self.cluster[to_usize(from - guest)..to_usize(until - guest)]);
+        buf[length_of(from - extent.start)..length_of(until - extent.start)]
+            .copy_from_slice(&self.cluster[length_of(from - guest)..length_of(until - guest)]);
         Ok(())
     }
 }
@@ -402,4 +487,9 @@ fn span_of(sorted: &[(CompressedDescriptor, u64)]) -> (u64, usize) {
         count += 1;
     }
     (end, count)
+}
+
+/// A length of some clusters as a length in memory.
+fn length_of(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -20,7 +20,9 @@ use std::sync::Arc;
 use byteorder::{BigEndian, ByteOrder};
 
 use super::allocator::Allocator;
-use super::format::entry::{COPIED, L1Entry, L2Entry, SUBCLUSTERS, ZERO, join_bitmap, split_bitmap};
+use super::format::entry::{
+    COPIED, L1Entry, L2Entry, SUBCLUSTERS, ZERO, join_bitmap, split_bitmap,
+};
 use super::format::features::{self, known_names};
 use super::format::header::{BitmapsExtension, Encryption, V2_LENGTH, V3_LENGTH};
 use super::format::layout::refcount_metadata;
@@ -76,12 +78,18 @@ impl Writer {
         let header = new_header(virtual_size, options)?;
         let geometry = header.geometry();
         let bits = header.cluster_bits;
-        let reserve = if compresses { (RESERVE_BYTES >> bits.bits()).max(2) } else { 0 };
+        let reserve = if compresses {
+            (RESERVE_BYTES >> bits.bits()).max(2)
+        } else {
+            0
+        };
         let mut allocator = Allocator::new(bits, header.refcount_order, reserve);
         let l1_entries = usize::try_from(header.l1_size).unwrap_or(0);
         allocator.append(1 + bits.clusters_for(u64::from(header.l1_size) * 8));
         // Fails now rather than after the data is written.
-        header.encode().map_err(|error| Error::corrupt("the header cannot be written", error))?;
+        header
+            .encode()
+            .map_err(|error| Error::corrupt("the header cannot be written", error))?;
         Ok(Self {
             store,
             data,
@@ -114,7 +122,9 @@ impl Writer {
         let cluster = guest >> self.geometry.cluster_bits.bits();
         let entries = self.geometry.l2_entries();
         let words = self.entry_words();
-        let slot = usize::try_from(cluster / entries).ok().and_then(|i| self.tables.get_mut(i));
+        let slot = usize::try_from(cluster / entries)
+            .ok()
+            .and_then(|i| self.tables.get_mut(i));
         let slot = slot.ok_or_else(|| Error::usage("a write behind the virtual disk's end"))?;
         let table_words = self.geometry.cluster_bits.len() / 8;
         let table = slot.get_or_insert_with(|| vec![0; table_words].into());
@@ -163,7 +173,9 @@ impl Writer {
     /// An earlier stream with the same bytes, after one more reference to it has been counted.
     fn find_same(&mut self, digest: u32, bytes: &[u8]) -> Result<Option<u64>> {
         let length = bytes.len() as u64;
-        let Some(&host) = self.remembered.get(&(digest, length)) else { return Ok(None) };
+        let Some(&host) = self.remembered.get(&(digest, length)) else {
+            return Ok(None);
+        };
         // A checksum is a hint; only the bytes decide.
         let mut stored = vec![0; bytes.len()];
         self.store.read_exact_at(&mut stored, host)?;
@@ -338,9 +350,21 @@ fn new_header(virtual_size: u64, options: &Qcow2Options) -> Result<Header> {
         nb_snapshots: 0,
         snapshots_offset: 0,
         incompatible_features,
-        compatible_features: if options.lazy_refcounts { features::LAZY_REFCOUNTS } else { 0 },
-        autoclear_features: if options.data_file_raw { features::RAW_EXTERNAL_DATA } else { 0 },
-        refcount_order: if version3 { options.refcount_order() } else { RefcountOrder::DEFAULT },
+        compatible_features: if options.lazy_refcounts {
+            features::LAZY_REFCOUNTS
+        } else {
+            0
+        },
+        autoclear_features: if options.data_file_raw {
+            features::RAW_EXTERNAL_DATA
+        } else {
+            0
+        },
+        refcount_order: if version3 {
+            options.refcount_order()
+        } else {
+            RefcountOrder::DEFAULT
+        },
         header_length: if version3 { V3_LENGTH } else { V2_LENGTH },
         compression_type: options.compression_type.to_header(),
         backing_file,
@@ -382,7 +406,9 @@ impl ImageWriter for Writer {
         let mut run_bytes: &[u8] = &[];
         while !rest.is_empty() {
             let within = bits.offset_in(at);
-            let length = rest.len().min(usize::try_from(bits.size() - within).unwrap_or(0));
+            let length = rest
+                .len()
+                .min(usize::try_from(bits.size() - within).unwrap_or(0));
             let host = self.plain_cluster(at)? + within;
             if self.geometry.extended_l2 {
                 self.mark_subclusters(at, within..within + length as u64, false)?;
@@ -408,7 +434,8 @@ impl ImageWriter for Writer {
             let bytes = cluster.bytes(arena);
             let key = (cluster.digest, cluster.length as u64);
             if self.remembered.contains_key(&key) {
-                self.store.write_all_at(&arena[pending.clone()], pending_host)?;
+                self.store
+                    .write_all_at(&arena[pending.clone()], pending_host)?;
                 pending = 0..0;
                 if let Some(host) = self.find_same(cluster.digest, bytes)? {
                     self.shared_clusters += 1;
@@ -421,7 +448,8 @@ impl ImageWriter for Writer {
                 && pending_host + pending.len() as u64 == host
                 && !pending.is_empty();
             if !follows {
-                self.store.write_all_at(&arena[pending.clone()], pending_host)?;
+                self.store
+                    .write_all_at(&arena[pending.clone()], pending_host)?;
                 pending = cluster.start..cluster.start;
                 pending_host = host;
             }
@@ -473,7 +501,8 @@ impl ImageWriter for Writer {
             data.set_len(self.header.size)?;
         }
         let l1 = self.write_tables()?;
-        self.store.write_all_at(&big_endian(&l1), self.header.l1_table_offset)?;
+        self.store
+            .write_all_at(&big_endian(&l1), self.header.l1_table_offset)?;
         self.write_bitmaps()?;
         self.write_refcounts()?;
         let file_length = self.allocator.end() << bits.bits();
@@ -487,7 +516,10 @@ impl ImageWriter for Writer {
             header.resize(bits.len(), 0);
         }
         self.store.write_all_at(&header, 0)?;
-        Ok(Written { file_length, shared_clusters: self.shared_clusters })
+        Ok(Written {
+            file_length,
+            shared_clusters: self.shared_clusters,
+        })
     }
 }
 
@@ -500,7 +532,11 @@ struct Batch {
 
 impl Batch {
     fn new(cluster: usize) -> Self {
-        Self { cluster, host: 0, bytes: Vec::new() }
+        Self {
+            cluster,
+            host: 0,
+            bytes: Vec::new(),
+        }
     }
 
     /// A zeroed cluster at `host`, to be filled.
