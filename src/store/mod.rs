@@ -176,9 +176,11 @@ pub trait WriteAt: ReadAt {
 
     /// Reserves host space for `host`, extending the store where needed; what is stored stays.
     ///
+    /// A block device has its space already.
+    ///
     /// # Errors
     /// [`Unsupported`](crate::error::ErrorKind::Unsupported) when the file system cannot reserve;
-    /// otherwise when the host has no space or fails.
+    /// otherwise when the host has no space or fails, or a block device is too small.
     fn preallocate(&self, host: Range<u64>) -> Result<()>;
 
     /// Returns when all earlier writes would survive a power loss.
