@@ -1,10 +1,13 @@
 //! qimg: read, check, convert and compress VM disk images.
 
 pub mod codec;
+pub mod compress;
 pub mod convert;
+pub mod create;
 pub mod error;
 pub mod extent;
 pub mod image;
+pub mod rewrite;
 pub mod source;
 pub mod store;
 pub mod units;

@@ -155,14 +155,17 @@ pub struct Chain {
     /// Named but not opened: reading through to it is refused with this name.
     unopened: Option<(PathBuf, String)>,
     paths: Vec<(PathBuf, Format)>,
+    /// All files that are read.
+    stores: Vec<Arc<dyn ReadAt>>,
 }
 
 impl Chain {
-    pub(crate) fn new(top: Layer, path: &Path, format: Format) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            layers: vec![top],
+            layers: Vec::new(),
             unopened: None,
-            paths: vec![(path.to_owned(), format)],
+            paths: Vec::new(),
+            stores: Vec::new(),
         }
     }
 
@@ -171,9 +174,25 @@ impl Chain {
         self.unopened = Some((by.to_owned(), name));
     }
 
-    pub(crate) fn push(&mut self, layer: Layer, path: &Path, format: Format) {
+    /// Adds the layer behind those that are there; `stores` are the files it reads.
+    pub(crate) fn push(
+        &mut self,
+        layer: Layer,
+        stores: Vec<Arc<dyn ReadAt>>,
+        path: &Path,
+        format: Format,
+    ) {
         self.layers.push(layer);
+        self.stores.extend(stores);
         self.paths.push((path.to_owned(), format));
+    }
+
+    /// Fails when `path` names a file of this chain: it would be overwritten while it is read.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::ErrorKind::Usage) naming it.
+    pub fn refuse_destination(&self, path: &Path) -> Result<()> {
+        super::target::refuse_same_file(self.stores.iter(), path)
     }
 
     /// The opened files, the image itself first.

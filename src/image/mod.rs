@@ -9,12 +9,15 @@ pub mod options;
 mod probe;
 mod qcow2;
 mod raw;
+mod target;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) use backing::is_protocol;
 pub use backing::{BackingPolicy, Chain, MAX_CHAIN};
 pub use probe::Format;
+pub use target::{Target, TargetOptions};
 
 use crate::codec::CompressionType;
 use crate::error::{Error, Result};
@@ -153,6 +156,16 @@ impl Image {
             .map_or(0, |bitmaps| bitmaps.nb_bitmaps)
     }
 
+    /// The policy that the image was opened with.
+    pub fn backing_policy(&self) -> BackingPolicy {
+        self.options.backing
+    }
+
+    /// Options that would make an image like this one, for formats that have them.
+    pub fn qcow2_options(&self) -> Option<options::Qcow2Options> {
+        self.qcow2().map(Qcow2File::options)
+    }
+
     pub(crate) fn qcow2(&self) -> Option<&Qcow2File> {
         match &self.driver {
             Driver::Raw => None,
@@ -167,7 +180,8 @@ impl Image {
     pub fn chain(&self, depth: Depth, snapshot: Option<&str>) -> Result<Chain> {
         let mut seen = Vec::new();
         refuse_cycle(&mut seen, &*self.store, &self.path)?;
-        let mut chain = Chain::new(self.layer(snapshot)?, &self.path, self.format());
+        let mut chain = Chain::new();
+        self.push_layer(&mut chain, snapshot)?;
         let mut below = self.backing_file().map(|(name, format)| {
             (
                 self.path.clone(),
@@ -188,7 +202,7 @@ impl Image {
                 ))
                 .at_path(&backing.path));
             }
-            chain.push(backing.layer(None)?, &backing.path, backing.format());
+            backing.push_layer(&mut chain, None)?;
             below = backing.backing_file().map(|(name, format)| {
                 (
                     backing.path.clone(),
@@ -232,17 +246,21 @@ impl Image {
         Self::from_store(store, path, &options)
     }
 
-    fn layer(&self, snapshot: Option<&str>) -> Result<Layer> {
-        match &self.driver {
+    fn push_layer(&self, chain: &mut Chain, snapshot: Option<&str>) -> Result<()> {
+        let mut stores = vec![Arc::clone(&self.store)];
+        let layer = match &self.driver {
             Driver::Raw if snapshot.is_some() => {
-                Err(Error::usage("a raw image has no snapshots").at_path(&self.path))
+                return Err(Error::usage("a raw image has no snapshots").at_path(&self.path));
             }
-            Driver::Raw => raw::RawLayer::new(Arc::clone(&self.store)).map(Layer::Raw),
+            Driver::Raw => Layer::Raw(raw::RawLayer::new(Arc::clone(&self.store))?),
             Driver::Qcow2(file) => {
                 let data = self.open_data_file(file)?;
-                file.layer(snapshot, data).map(Layer::Qcow2)
+                stores.extend(data.clone());
+                Layer::Qcow2(file.layer(snapshot, data)?)
             }
-        }
+        };
+        chain.push(layer, stores, &self.path, self.format());
+        Ok(())
     }
 
     /// The external data file, where the image has one.

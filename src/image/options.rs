@@ -206,6 +206,14 @@ impl Qcow2Options {
         Ok(())
     }
 
+    /// A raw data file holds every byte at its place, so every cluster must be mapped, as QEMU does it.
+    pub(crate) fn effective_preallocation(&self) -> Preallocation {
+        match self.preallocation {
+            Preallocation::Off if self.data_file_raw => Preallocation::Metadata,
+            other => other,
+        }
+    }
+
     pub(crate) fn cluster_bits(&self) -> Result<ClusterBits> {
         self.validate()?;
         ClusterBits::from_size(self.cluster_size)

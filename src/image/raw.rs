@@ -1,13 +1,14 @@
-//! Raw images: guest bytes are file bytes.
+//! Raw images: guest bytes are file bytes, read and written.
 //!
 //! Knows holes. Anything can be raw, so nothing here refuses contents.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
-use crate::store::{ReadAt, RunKind};
+use crate::store::{ReadAt, RunKind, WriteAt};
+use crate::writer::{ImageWriter, StoredCluster, Written};
 
 /// Guest view of a raw file or block device.
 #[derive(Debug)]
@@ -69,4 +70,67 @@ pub(crate) fn virtual_size(length: u64) -> u64 {
     length
         .checked_next_multiple_of(512)
         .unwrap_or(length & !511)
+}
+
+/// Writes guest bytes where they belong; holes stay holes.
+#[derive(Debug)]
+pub(crate) struct RawWriter {
+    store: Arc<dyn WriteAt>,
+    virtual_size: u64,
+    /// The store read as zeros before the first write.
+    fresh: bool,
+}
+
+impl RawWriter {
+    /// A writer of `virtual_size` bytes to `store`, which is made that long when it is fresh.
+    ///
+    /// # Errors
+    /// The host cannot extend the file.
+    pub(crate) fn new(store: Arc<dyn WriteAt>, virtual_size: u64, fresh: bool) -> Result<Self> {
+        if fresh {
+            store.set_len(virtual_size)?;
+        }
+        Ok(Self {
+            store,
+            virtual_size,
+            fresh,
+        })
+    }
+}
+
+impl ImageWriter for RawWriter {
+    fn cluster_size(&self) -> u64 {
+        1 << 16
+    }
+
+    fn skips_zeros(&self) -> bool {
+        self.fresh
+    }
+
+    fn write_data(&mut self, guest: u64, bytes: &[u8]) -> Result<()> {
+        self.store.write_all_at(bytes, guest)
+    }
+
+    fn write_compressed(&mut self, _: &[StoredCluster], _: &[u8]) -> Result<()> {
+        Err(Error::usage("a raw image has no compressed clusters"))
+    }
+
+    fn write_zeros(&mut self, range: Range<u64>) -> Result<()> {
+        if self.fresh {
+            return Ok(());
+        }
+        self.store.punch_hole(range)
+    }
+
+    fn finish(&mut self) -> Result<Written> {
+        let file_length = if self.fresh {
+            self.store.len()?
+        } else {
+            self.virtual_size
+        };
+        Ok(Written {
+            file_length,
+            shared_clusters: 0,
+        })
+    }
 }

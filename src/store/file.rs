@@ -1,7 +1,8 @@
 //! A file or block device of the host behind [`ReadAt`] and [`WriteAt`].
 //!
 //! Knows what may be opened as an image, holes, host space and in-kernel copies.
-//! Must not know formats, or when an output is complete.
+//! Must not know formats, or when an output is complete (that is
+//! [`Staged`](super::Staged)).
 
 use std::fmt;
 use std::io;
@@ -160,9 +161,12 @@ impl HostFile {
         let fd = match retry_on_intr(|| open(flags)) {
             Ok(fd) => fd,
             Err(Errno::BUSY) if claim == Claim::Write => {
-                return Err(Error::new(ErrorKind::Locked, "is in use by this system")
-                    .with_remedy("unmount it first")
-                    .at_path(path));
+                return Err(Error::new(
+                    ErrorKind::Locked,
+                    "is mounted, or held by another process",
+                )
+                .with_remedy("unmount it, or stop what uses it")
+                .at_path(path));
             }
             Err(errno) => return Err(failed(errno)),
         };
@@ -195,6 +199,19 @@ impl HostFile {
 
     fn known_len(&self) -> u64 {
         self.len.load(Ordering::Acquire)
+    }
+
+    fn is_device(&self) -> bool {
+        matches!(self.identity, FileId::BlockDevice { .. })
+    }
+
+    fn check_device_holds(&self, len: u64) -> Result<()> {
+        let size = self.known_len();
+        if len <= size {
+            return Ok(());
+        }
+        let message = format!("the device has {size} bytes, {len} are needed");
+        Err(Error::usage(message).at_path(&self.path))
     }
 
     /// Writes zeros over a range inside the file.
@@ -249,7 +266,7 @@ impl ReadAt for HostFile {
                 Ok(0) => {
                     let cause = io::Error::new(
                         io::ErrorKind::UnexpectedEof,
-                        format!("the file ends before {} more bytes", whole - done),
+                        format!("the file ends, {} bytes are missing", whole - done),
                     );
                     return Err(self.error("read", cause, at));
                 }
@@ -339,15 +356,8 @@ impl WriteAt for HostFile {
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
-        if let FileId::BlockDevice { .. } = self.identity {
-            let size = self.known_len();
-            if len <= size {
-                return Ok(());
-            }
-            return Err(
-                Error::usage(format!("the device has {size} bytes, {len} are needed"))
-                    .at_path(&self.path),
-            );
+        if self.is_device() {
+            return self.check_device_holds(len);
         }
         retry_on_intr(|| rustix::fs::ftruncate(&self.fd, len))
             .map_err(|errno| self.error("set the length", errno, len))?;
@@ -373,6 +383,10 @@ impl WriteAt for HostFile {
     fn preallocate(&self, host: Range<u64>) -> Result<()> {
         if host.is_empty() {
             return Ok(());
+        }
+        if self.is_device() {
+            // All of it is there already.
+            return self.check_device_holds(host.end);
         }
         let len = host.end - host.start;
         let flags = FallocateFlags::empty();
@@ -476,3 +490,6 @@ fn refuse_special(stat: &Stat) -> Result<()> {
     };
     Err(Error::usage(what).with_remedy("name a regular file or a block device"))
 }
+
+#[cfg(test)]
+mod tests;

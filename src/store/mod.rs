@@ -10,6 +10,7 @@
 //! any of them to fail on demand.
 
 mod attributes;
+mod discard;
 mod faulty;
 mod file;
 mod lock;
@@ -21,6 +22,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use discard::Discard;
 pub use faulty::{Count, Effect, Faulty, Operation};
 pub use file::{HostFile, same_file};
 pub use lock::Locking;
@@ -176,9 +178,11 @@ pub trait WriteAt: ReadAt {
 
     /// Reserves host space for `host`, extending the store where needed; what is stored stays.
     ///
+    /// A block device has its space already.
+    ///
     /// # Errors
     /// [`Unsupported`](crate::error::ErrorKind::Unsupported) when the file system cannot reserve;
-    /// otherwise when the host has no space or fails.
+    /// otherwise when the host has no space or fails, or a block device is too small.
     fn preallocate(&self, host: Range<u64>) -> Result<()>;
 
     /// Returns when all earlier writes would survive a power loss.

@@ -358,3 +358,6 @@ fn is_not_found(error: &Error) -> bool {
         .and_then(|source| source.downcast_ref::<std::io::Error>())
         .is_some_and(|cause| cause.kind() == std::io::ErrorKind::NotFound)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::format::entry::L1Entry;
+use super::format::features;
 use super::format::header::{Encryption, HeaderError, MAX_L1_BYTES};
 use super::format::snapshot::{self, MAX_TABLE_BYTES, Snapshot};
 use super::format::{Corruption, Header};
@@ -13,6 +14,7 @@ use super::l2_cache::{Table, read_words};
 use super::reader::Layer;
 use crate::codec::CompressionType;
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::options::{Preallocation, Qcow2Options};
 use crate::store::ReadAt;
 
 /// A qcow2 file whose header has been checked; no other file is open.
@@ -91,6 +93,27 @@ impl Qcow2File {
         match self.header.compression_type {
             0 => CompressionType::Zlib,
             _ => CompressionType::Zstd,
+        }
+    }
+
+    /// Options that would make an image like this one.
+    pub(crate) fn options(&self) -> Qcow2Options {
+        let header = &self.header;
+        let backing_format = header.backing_format.clone().unwrap_or_default();
+        Qcow2Options {
+            cluster_size: header.cluster_bits.size(),
+            version: header.version,
+            refcount_bits: header.refcount_order.bits(),
+            compression_type: self.compression_type(),
+            extended_l2: header.geometry().extended_l2,
+            lazy_refcounts: header.compatible_features & features::LAZY_REFCOUNTS != 0,
+            backing: header
+                .backing_file
+                .clone()
+                .map(|name| (name, backing_format)),
+            data_file: header.data_file.clone(),
+            data_file_raw: header.autoclear_features & features::RAW_EXTERNAL_DATA != 0,
+            preallocation: Preallocation::Off,
         }
     }
 
