@@ -40,7 +40,7 @@ pub trait Reader: Send {
     fn read_at(&mut self, guest: u64, buf: &mut [u8]) -> Result<()>;
 
     /// Appends the streams of the compressed clusters in `guest` (whole clusters of one layer, all of them compressed)
-    /// to `out` without decoding them, and names them in `streams` in guest order.
+    /// to `out` without decoding them, and names them in `streams` in host order.
     ///
     /// # Errors
     /// As [`Reader::read_at`].
@@ -63,4 +63,6 @@ pub struct Stream {
     pub length: usize,
     /// Where another stream starts before that, if one does: most likely the exact length.
     pub neighbour: Option<usize>,
+    /// Its host offset within a 512-byte sector.
+    pub phase: u16,
 }

@@ -17,6 +17,20 @@ pub struct StoredCluster {
     pub length: usize,
     /// CRC-32 of the stream: where to look for one that is the same.
     pub digest: u32,
+    /// Set for a stream whose end has not been seen.
+    pub tail: Option<Tail>,
+}
+
+/// A stream that was copied without decoding it: its length is only where the next one starts.
+///
+/// The next cluster of the same call follows it in the arena. Stored the same way, with as many bytes in reach as
+/// before, it decodes to what it did, whatever it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tail {
+    /// Bytes from its start on that may belong to it.
+    pub bound: usize,
+    /// Its former host offset within a 512-byte sector; the bound ends with a sector.
+    pub phase: u16,
 }
 
 impl StoredCluster {
@@ -52,11 +66,16 @@ pub trait ImageWriter: Send {
     /// The host fails to write.
     fn write_data(&mut self, guest: u64, bytes: &[u8]) -> Result<()>;
 
-    /// Stores compressed clusters whose streams lie in `arena`.
+    /// Stores compressed clusters whose streams lie in `arena`. `is_whole` decodes a stream to see that it is complete.
     ///
     /// # Errors
     /// The host fails to write; a format without compressed clusters.
-    fn write_compressed(&mut self, clusters: &[StoredCluster], arena: &[u8]) -> Result<()>;
+    fn write_compressed(
+        &mut self,
+        clusters: &[StoredCluster],
+        arena: &[u8],
+        is_whole: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<()>;
 
     /// Makes whole clusters (or the rest of the disk) read as zeros, hiding a backing file.
     ///

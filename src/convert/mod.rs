@@ -22,7 +22,7 @@ use std::sync::{Mutex, mpsc};
 
 pub use stats::{Progress, Stats};
 
-use crate::codec::EncoderOptions;
+use crate::codec::{CompressionType, Decoder, EncoderOptions};
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::writer::ImageWriter;
@@ -94,11 +94,12 @@ pub fn convert(
         }
         drop(sender);
         let mut stats = Stats::default();
+        let mut verifier = Verifier::new(target.cluster_size, options.encoding);
         let result = window.in_order(&receiver, |output: Output| {
             if options.cancel.load(Ordering::Relaxed) {
                 return Err(Error::cancelled());
             }
-            commit(writer, &output)?;
+            commit(writer, &output, &mut verifier)?;
             stats.add(&output.stats);
             progress(Progress {
                 guest: output.end,
@@ -157,7 +158,7 @@ fn work(
     }
 }
 
-fn commit(writer: &mut dyn ImageWriter, output: &Output) -> Result<()> {
+fn commit(writer: &mut dyn ImageWriter, output: &Output, verifier: &mut Verifier) -> Result<()> {
     for part in &output.parts {
         match part {
             Part::Zero(range) => writer.write_zeros(range.clone())?,
@@ -165,11 +166,36 @@ fn commit(writer: &mut dyn ImageWriter, output: &Output) -> Result<()> {
                 writer.write_data(*guest, &output.bytes[bytes.clone()])?;
             }
             Part::Compressed(clusters) => {
-                writer.write_compressed(&output.clusters[clusters.clone()], &output.bytes)?;
+                let clusters = &output.clusters[clusters.clone()];
+                writer.write_compressed(clusters, &output.bytes, &mut |stream| {
+                    verifier.is_whole(stream)
+                })?;
             }
         }
     }
     Ok(())
+}
+
+/// Decodes streams that were copied unseen, where the writer must know that they are complete.
+struct Verifier {
+    decoder: Decoder,
+    codec: CompressionType,
+    cluster: Vec<u8>,
+}
+
+impl Verifier {
+    fn new(cluster_size: u64, encoding: Option<EncoderOptions>) -> Self {
+        Self {
+            decoder: Decoder::new(),
+            codec: encoding.map_or(CompressionType::Zlib, |encoding| encoding.codec),
+            cluster: vec![0; usize::try_from(cluster_size).unwrap_or(0)],
+        }
+    }
+
+    fn is_whole(&mut self, stream: &[u8]) -> bool {
+        self.decoder
+            .decode_terminated(self.codec, stream, &mut self.cluster)
+    }
 }
 
 fn recycle(spare: &Mutex<Vec<Vec<u8>>>, output: Output) {

@@ -11,7 +11,7 @@ use crate::codec::{CompressionType, Decoder, DeflateWindow, Encoder, EncoderOpti
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
 use crate::source::{Reader, Source, Stream};
-use crate::writer::StoredCluster;
+use crate::writer::{StoredCluster, Tail};
 use crate::zero::{is_zero, nonzero_runs};
 
 /// What the writer wants.
@@ -217,12 +217,45 @@ impl<'a> Worker<'a> {
         streams.clear();
         self.reader
             .read_streams(guest.clone(), &mut output.bytes, &mut streams)?;
-        for stream in &streams {
+        for (index, stream) in streams.iter().enumerate() {
             let end = guest.end.min(stream.guest + self.target.cluster_size);
-            self.copy_stream(stream, end, codec, output)?;
+            match streams
+                .get(index + 1)
+                .and_then(|next| self.leans_on(stream, codec, next))
+            {
+                Some(length) => {
+                    output.stats.copied_clusters += 1;
+                    let tail = Tail {
+                        bound: stream.length,
+                        phase: stream.phase,
+                    };
+                    let stored = stream.start..stream.start + length;
+                    push_stream(output, stream.guest..end, stored, Some(tail));
+                }
+                None => self.copy_stream(stream, end, codec, output)?,
+            }
         }
         self.streams = streams;
         Ok(())
+    }
+
+    /// The length of `stream` when it can be copied unseen, because `next` stands behind it and will again.
+    fn leans_on(&self, stream: &Stream, codec: CompressionType, next: &Stream) -> Option<usize> {
+        let length = stream.neighbour?;
+        let unseen = self.options.reuse == Reuse::Copy
+            && codec == CompressionType::Zlib
+            && stream.start + length == next.start
+            // Honest streams end in the last sector that their descriptor names.
+            && stream.length - length < 512
+            && !self.may_be_zero(length)
+            // A stream of zeros is left out: nothing can lean on it.
+            && !self.may_be_zero(next.neighbour.unwrap_or(next.length));
+        unseen.then_some(length)
+    }
+
+    /// Only a short stream can be one of zeros.
+    fn may_be_zero(&self, length: usize) -> bool {
+        length <= 1024 + bytes(self.target.cluster_size) / 256
     }
 
     fn copy_stream(
@@ -251,7 +284,7 @@ impl<'a> Worker<'a> {
                 } else {
                     output.stats.copied_clusters += 1;
                 }
-                push_stream(output, guest, shorter.unwrap_or(stored));
+                push_stream(output, guest, shorter.unwrap_or(stored), None);
             }
         }
         self.cluster = cluster;
@@ -270,8 +303,7 @@ impl<'a> Worker<'a> {
         let stored = &stored[stream.start..stream.start + stream.length];
         if self.options.reuse == Reuse::Copy
             && let Some(length) = self.decoder.stream_end(codec, stored, cluster.len())
-            // Only a short stream can be one of zeros.
-            && length > 64 + cluster.len() / 256
+            && !self.may_be_zero(length)
         {
             return Ok(Some(Known {
                 length,
@@ -358,10 +390,10 @@ impl<'a> Worker<'a> {
         };
         let start = output.bytes.len();
         // A stream that saves next to nothing costs every reader a decoding.
-        let limit = cluster.len() - (cluster.len() / 64).max(1);
+        let limit = cluster.len() - (cluster.len() / 128).max(1);
         if let Some(length) = encoder.encode(cluster, limit, &mut output.bytes)? {
             output.stats.encoded_clusters += 1;
-            push_stream(output, guest, start..start + length);
+            push_stream(output, guest, start..start + length, None);
         } else {
             output
                 .bytes
@@ -409,7 +441,7 @@ impl<'a> Worker<'a> {
     }
 }
 
-fn push_stream(output: &mut Output, guest: Range<u64>, stored: Range<usize>) {
+fn push_stream(output: &mut Output, guest: Range<u64>, stored: Range<usize>, tail: Option<Tail>) {
     output.stats.compressed_bytes += guest.end - guest.start;
     output.stats.stream_bytes += stored.len() as u64;
     let digest = crc32fast::hash(&output.bytes[stored.clone()]);
@@ -420,6 +452,7 @@ fn push_stream(output: &mut Output, guest: Range<u64>, stored: Range<usize>) {
         start,
         length,
         digest,
+        tail,
     });
     match output.parts.last_mut() {
         Some(Part::Compressed(last)) if last.end == index => last.end += 1,

@@ -111,7 +111,12 @@ impl ImageWriter for RawWriter {
         self.store.write_all_at(bytes, guest)
     }
 
-    fn write_compressed(&mut self, _: &[StoredCluster], _: &[u8]) -> Result<()> {
+    fn write_compressed(
+        &mut self,
+        _: &[StoredCluster],
+        _: &[u8],
+        _: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<()> {
         Err(Error::usage("a raw image has no compressed clusters"))
     }
 
