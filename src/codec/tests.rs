@@ -243,7 +243,9 @@ fn all_options() -> impl Iterator<Item = EncoderOptions> {
 fn history_leaves_no_trace_at_any_level() {
     let clusters = mixed_clusters(5, 65536);
     for options in all_options() {
-        assert_history_leaves_no_trace(&options, &clusters);
+        // The slow levels get fewer; the long test makes up for it.
+        let slow = options.level > Some(9);
+        assert_history_leaves_no_trace(&options, &clusters[..if slow { 2 } else { 5 }]);
     }
 }
 
@@ -251,7 +253,7 @@ fn history_leaves_no_trace_at_any_level() {
 fn history_leaves_no_trace_at_any_cluster_size() {
     for cluster_bits in 9..=21 {
         let size = 1_usize << cluster_bits;
-        let clusters = mixed_clusters(((2 << 20) / size).clamp(5, 40), size);
+        let clusters = mixed_clusters(((2 << 20) / size).clamp(3, 20), size);
         for level in 1..=4 {
             let options = options(CompressionType::Zstd, level, DeflateWindow::Full);
             assert_history_leaves_no_trace(&options, &clusters);
