@@ -5,6 +5,7 @@
 //! [`ImageWriter`](crate::writer::ImageWriter) alone.
 
 mod backing;
+pub mod info;
 pub mod options;
 mod probe;
 mod qcow2;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use backing::{BackingPolicy, Chain, MAX_CHAIN};
+pub use info::{ImageInfo, backing_chain_info};
 pub use probe::Format;
 
 use crate::codec::CompressionType;

@@ -4,7 +4,9 @@
 mod allocator;
 pub(crate) mod bitmaps;
 pub(crate) mod format;
+mod info;
 mod l2_cache;
+mod luks;
 mod open;
 mod reader;
 mod writer;
