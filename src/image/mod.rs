@@ -6,6 +6,7 @@
 
 mod backing;
 pub mod info;
+pub mod map;
 pub mod options;
 mod probe;
 mod qcow2;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub use backing::{BackingPolicy, Chain, MAX_CHAIN};
 pub use info::{ImageInfo, backing_chain_info};
+pub use map::{MapEntry, map};
 pub use probe::Format;
 
 use crate::codec::CompressionType;

@@ -2,6 +2,8 @@
 //!
 //! A missing oracle fails the test: without it nothing is proven.
 
+#![expect(dead_code, reason = "no test needs all of it")]
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -78,6 +80,30 @@ impl Scratch {
     /// What `qemu-img ARGUMENTS` prints, read as JSON.
     pub fn json(&self, arguments: &[&str]) -> Value {
         serde_json::from_str(&qemu_img(arguments)).unwrap()
+    }
+
+    /// As [`Scratch::json`]; `None` when qemu-img refuses.
+    pub fn try_json(&self, arguments: &[&str]) -> Option<Value> {
+        let output = Command::new("qemu-img")
+            .args(arguments)
+            .output()
+            .expect("the oracle qemu-img is needed");
+        let status = output.status;
+        assert!(status.code().is_some(), "qemu-img {arguments:?}: {status}");
+        status
+            .success()
+            .then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    /// As [`Scratch::json`], in this directory.
+    pub fn json_there(&self, arguments: &[&str]) -> Value {
+        let output = Command::new("qemu-img")
+            .args(arguments)
+            .current_dir(self.directory())
+            .output()
+            .expect("the oracle qemu-img is needed");
+        assert!(output.status.success(), "qemu-img {arguments:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// Runs `command` in qemu-io on a qcow2 image, and then ends it without closing the image.

@@ -8,6 +8,7 @@ mod info;
 mod l2_cache;
 mod luks;
 mod open;
+mod preallocation;
 mod reader;
 mod writer;
 
