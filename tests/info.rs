@@ -164,7 +164,7 @@ fn luks_is_told_without_its_secret() {
         "encrypt.iter-time=10",
         "encrypt.iter-time=10,encrypt.cipher-alg=aes-128,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv,\
          encrypt.ivgen-hash-alg=sha256,encrypt.hash-alg=sha1",
-        "encrypt.iter-time=10,encrypt.cipher-alg=aes-192,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=plain",
+        "encrypt.iter-time=10,encrypt.cipher-alg=aes-256,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=plain",
     ]
     .iter()
     .enumerate()
