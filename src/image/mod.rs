@@ -7,6 +7,7 @@
 mod backing;
 pub mod info;
 pub mod map;
+pub mod measure;
 pub mod options;
 mod probe;
 mod qcow2;
