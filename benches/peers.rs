@@ -282,7 +282,7 @@ impl Bench {
                 Output::None,
             )?;
         }
-        self.codec_loops(&[s.into(), zlib])
+        self.codec_loops(&[s.into(), zlib.into()])
     }
 
     /// Runs both programs in turn, checks the first outputs, and keeps the medians.
