@@ -75,7 +75,7 @@ fn l2_walk(c: &mut Criterion) {
     for guest in (0..size).step_by(16 * CLUSTER) {
         image
             .writer()
-            .write_data(guest, &[1; 512])
+            .write_data(guest, &[1; 512], None)
             .expect("written");
     }
     image.finish().expect("finished");
@@ -105,7 +105,7 @@ fn commit(c: &mut Criterion) {
             for (index, part) in data.chunks(1 << 20).enumerate() {
                 image
                     .writer()
-                    .write_data((index as u64) << 20, part)
+                    .write_data((index as u64) << 20, part, None)
                     .expect("written");
             }
             image.finish().expect("finished")
