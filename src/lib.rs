@@ -1,6 +1,7 @@
 //! qimg: read, check, convert and compress VM disk images.
 
 pub mod codec;
+pub mod compare;
 pub mod convert;
 pub mod error;
 pub mod extent;

@@ -1,11 +1,13 @@
 //! What an operation reads: the guest-visible side of an image.
 //!
-//! Knows guest offsets and extents; must not know formats, files or writers.
+//! Knows guest offsets and extents; must not know formats or writers, and of files
+//! only whether two are the same.
 
 use std::ops::Range;
 
 use crate::error::Result;
 use crate::extent::Extent;
+use crate::store::FileId;
 
 /// The guest-visible contents of an image, shared by all threads.
 pub trait Source: Send + Sync {
@@ -18,6 +20,13 @@ pub trait Source: Send + Sync {
 
     /// The unit of the layer at `depth`, in bytes: a compressed cluster there has this size.
     fn cluster_size_at(&self, depth: u32) -> u64;
+
+    /// Which host file holds the data of the layer at `depth`, if it is one: equal files and equal host offsets are
+    /// equal bytes.
+    fn file_at(&self, depth: u32) -> Option<FileId> {
+        let _ = depth;
+        None
+    }
 
     /// The extent that starts at `range.start`, at most up to `range.end`.
     ///

@@ -140,6 +140,13 @@ impl Layer {
         }
     }
 
+    fn data_file(&self) -> Option<FileId> {
+        match self {
+            Self::Raw(layer) => layer.data_file(),
+            Self::Qcow2(layer) => layer.data_file(),
+        }
+    }
+
     fn extent_at(&self, range: Range<u64>) -> Result<Extent> {
         match self {
             Self::Raw(layer) => layer.extent_at(range),
@@ -218,6 +225,10 @@ impl Source for Chain {
         self.layers
             .get(depth as usize)
             .map_or(RAW_UNIT, Layer::cluster_size)
+    }
+
+    fn file_at(&self, depth: u32) -> Option<FileId> {
+        self.layers.get(depth as usize)?.data_file()
     }
 
     fn extent_at(&self, range: Range<u64>) -> Result<Extent> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::extent::{Extent, ExtentKind};
-use crate::store::{ReadAt, RunKind};
+use crate::store::{FileId, ReadAt, RunKind};
 
 /// Guest view of a raw file or block device.
 #[derive(Debug)]
@@ -24,6 +24,11 @@ impl RawLayer {
             store,
             virtual_size,
         })
+    }
+
+    /// Which host file holds the bytes.
+    pub(crate) fn data_file(&self) -> Option<FileId> {
+        self.store.identity()
     }
 
     pub(crate) fn virtual_size(&self) -> u64 {
