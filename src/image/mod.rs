@@ -5,6 +5,7 @@
 //! [`ImageWriter`](crate::writer::ImageWriter) alone.
 
 mod backing;
+pub mod check;
 pub mod options;
 mod probe;
 mod qcow2;
