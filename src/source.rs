@@ -1,6 +1,7 @@
 //! What an operation reads: the guest-visible side of an image.
 //!
-//! Knows guest offsets and extents; must not know formats, files or writers.
+//! Knows guest offsets and extents; must not know formats or writers, and of files
+//! only whether two are the same.
 
 use std::ops::Range;
 
