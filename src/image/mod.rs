@@ -20,6 +20,7 @@ pub use backing::{BackingPolicy, Chain, MAX_CHAIN};
 pub use info::{ImageInfo, backing_chain_info};
 pub use map::{MapEntry, map};
 pub use probe::Format;
+pub use qcow2::{Census, DeflateWindow, Subclusters};
 
 use crate::codec::CompressionType;
 use crate::error::{Error, Result};
