@@ -23,6 +23,7 @@ pub use backing::{BackingPolicy, Chain, MAX_CHAIN};
 pub use info::{ImageInfo, backing_chain_info};
 pub use map::{MapEntry, map};
 pub use probe::Format;
+pub use qcow2::{Census, DeflateWindow, Subclusters};
 pub use target::{Target, TargetOptions};
 
 use crate::codec::CompressionType;
