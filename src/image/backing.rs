@@ -202,12 +202,18 @@ impl Chain {
             .map(|(path, format)| (path.as_path(), *format))
     }
 
+    /// The layers behind [`Chain::paths`].
+    pub(crate) fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
     /// Whether ranges may be left to a backing file that is not open.
     pub fn is_partial(&self) -> bool {
         self.unopened.is_some()
     }
 
-    fn refuse_unopened(&self, guest: u64) -> Result<()> {
+    /// Fails when what is at `guest` is left to a backing file that is not open.
+    pub(crate) fn refuse_unopened(&self, guest: u64) -> Result<()> {
         let Some((by, name)) = &self.unopened else {
             return Ok(());
         };

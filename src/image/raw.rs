@@ -31,6 +31,11 @@ impl RawLayer {
         self.virtual_size
     }
 
+    /// The file itself.
+    pub(crate) fn store(&self) -> &Arc<dyn ReadAt> {
+        &self.store
+    }
+
     /// Data and holes, as the file system tells them.
     pub(crate) fn extent_at(&self, range: Range<u64>) -> Result<Extent> {
         let length = self.store.len()?;

@@ -4,8 +4,11 @@
 mod allocator;
 pub(crate) mod bitmaps;
 pub(crate) mod format;
+mod info;
 mod l2_cache;
+mod luks;
 mod open;
+mod preallocation;
 mod reader;
 mod writer;
 
