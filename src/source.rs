@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::error::Result;
 use crate::extent::Extent;
+use crate::store::ReadAt;
 
 /// The guest-visible contents of an image, shared by all threads.
 pub trait Source: Send + Sync {
@@ -18,6 +19,9 @@ pub trait Source: Send + Sync {
 
     /// The unit of the layer at `depth`, in bytes: a compressed cluster there has this size.
     fn cluster_size_at(&self, depth: u32) -> u64;
+
+    /// The file in which the layer at `depth` keeps plain data, at the host offsets of its extents.
+    fn data_store(&self, depth: u32) -> Option<&dyn ReadAt>;
 
     /// The extent that starts at `range.start`, at most up to `range.end`.
     ///
@@ -40,7 +44,7 @@ pub trait Reader: Send {
     fn read_at(&mut self, guest: u64, buf: &mut [u8]) -> Result<()>;
 
     /// Appends the streams of the compressed clusters in `guest` (whole clusters of one layer, all of them compressed)
-    /// to `out` without decoding them, and names them in `streams` in guest order.
+    /// to `out` without decoding them, and names them in `streams` in host order.
     ///
     /// # Errors
     /// As [`Reader::read_at`].
@@ -63,4 +67,6 @@ pub struct Stream {
     pub length: usize,
     /// Where another stream starts before that, if one does: most likely the exact length.
     pub neighbour: Option<usize>,
+    /// Its host offset within a 512-byte sector.
+    pub phase: u16,
 }

@@ -22,10 +22,10 @@ use std::sync::{Mutex, mpsc};
 
 pub use stats::{Progress, Stats};
 
-use crate::codec::EncoderOptions;
+use crate::codec::{CompressionType, Decoder, EncoderOptions};
 use crate::error::{Error, Result};
 use crate::source::Source;
-use crate::writer::ImageWriter;
+use crate::writer::{ImageWriter, Origin};
 use plan::Plan;
 use reorder::Window;
 use worker::{Output, Part, Worker};
@@ -53,6 +53,8 @@ pub struct Options<'a> {
     pub overlay: bool,
     /// Aligned runs of so many zero bytes are left out of plain data; 0 writes everything.
     pub sparse: usize,
+    /// Let the host share the blocks of plain data between source and target.
+    pub share: bool,
     /// Set by another thread to stop.
     pub cancel: &'a AtomicBool,
 }
@@ -94,11 +96,12 @@ pub fn convert(
         }
         drop(sender);
         let mut stats = Stats::default();
+        let mut verifier = Verifier::new(target.cluster_size, options.encoding);
         let result = window.in_order(&receiver, |output: Output| {
             if options.cancel.load(Ordering::Relaxed) {
                 return Err(Error::cancelled());
             }
-            commit(writer, &output)?;
+            commit(source, writer, &output, &mut verifier)?;
             stats.add(&output.stats);
             progress(Progress {
                 guest: output.end,
@@ -157,19 +160,56 @@ fn work(
     }
 }
 
-fn commit(writer: &mut dyn ImageWriter, output: &Output) -> Result<()> {
+fn commit(
+    source: &dyn Source,
+    writer: &mut dyn ImageWriter,
+    output: &Output,
+    verifier: &mut Verifier,
+) -> Result<()> {
     for part in &output.parts {
         match part {
             Part::Zero(range) => writer.write_zeros(range.clone())?,
-            Part::Data { guest, bytes } => {
-                writer.write_data(*guest, &output.bytes[bytes.clone()])?;
+            Part::Data {
+                guest,
+                bytes,
+                origin,
+            } => {
+                let origin = origin.and_then(|(depth, host)| {
+                    source.data_store(depth).map(|store| Origin { store, host })
+                });
+                writer.write_data(*guest, &output.bytes[bytes.clone()], origin)?;
             }
             Part::Compressed(clusters) => {
-                writer.write_compressed(&output.clusters[clusters.clone()], &output.bytes)?;
+                let clusters = &output.clusters[clusters.clone()];
+                writer.write_compressed(clusters, &output.bytes, &mut |stream| {
+                    verifier.is_whole(stream)
+                })?;
             }
         }
     }
     Ok(())
+}
+
+/// Decodes streams that were copied unseen, where the writer must know that they are complete.
+struct Verifier {
+    decoder: Decoder,
+    codec: CompressionType,
+    cluster: Vec<u8>,
+}
+
+impl Verifier {
+    fn new(cluster_size: u64, encoding: Option<EncoderOptions>) -> Self {
+        Self {
+            decoder: Decoder::new(),
+            codec: encoding.map_or(CompressionType::Zlib, |encoding| encoding.codec),
+            cluster: vec![0; usize::try_from(cluster_size).unwrap_or(0)],
+        }
+    }
+
+    fn is_whole(&mut self, stream: &[u8]) -> bool {
+        self.decoder
+            .decode_terminated(self.codec, stream, &mut self.cluster)
+    }
 }
 
 fn recycle(spare: &Mutex<Vec<Vec<u8>>>, output: Output) {

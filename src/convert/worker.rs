@@ -11,7 +11,7 @@ use crate::codec::{CompressionType, Decoder, DeflateWindow, Encoder, EncoderOpti
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
 use crate::source::{Reader, Source, Stream};
-use crate::writer::StoredCluster;
+use crate::writer::{StoredCluster, Tail};
 use crate::zero::{is_zero, nonzero_runs};
 
 /// What the writer wants.
@@ -44,6 +44,8 @@ pub(super) enum Part {
         guest: u64,
         /// Where they are.
         bytes: Range<usize>,
+        /// Depth and host offset at which the source stores them, when that may be shared.
+        origin: Option<(u32, u64)>,
     },
     /// Which of the output's compressed clusters.
     Compressed(Range<usize>),
@@ -122,7 +124,7 @@ impl<'a> Worker<'a> {
                 run = Some(run.map_or(at, |run| run.start)..end);
             } else {
                 if let Some(run) = run.take() {
-                    self.read(run, &mut output)?;
+                    self.read(run, &item.extents, &mut output)?;
                 }
                 match step {
                     Step::Copy(codec) => self.copy(at..end, codec, &mut output)?,
@@ -136,7 +138,7 @@ impl<'a> Worker<'a> {
             }
         }
         if let Some(run) = run {
-            self.read(run, &mut output)?;
+            self.read(run, &item.extents, &mut output)?;
         }
         Ok(output)
     }
@@ -217,12 +219,45 @@ impl<'a> Worker<'a> {
         streams.clear();
         self.reader
             .read_streams(guest.clone(), &mut output.bytes, &mut streams)?;
-        for stream in &streams {
+        for (index, stream) in streams.iter().enumerate() {
             let end = guest.end.min(stream.guest + self.target.cluster_size);
-            self.copy_stream(stream, end, codec, output)?;
+            match streams
+                .get(index + 1)
+                .and_then(|next| self.leans_on(stream, codec, next))
+            {
+                Some(length) => {
+                    output.stats.copied_clusters += 1;
+                    let tail = Tail {
+                        bound: stream.length,
+                        phase: stream.phase,
+                    };
+                    let stored = stream.start..stream.start + length;
+                    push_stream(output, stream.guest..end, stored, Some(tail));
+                }
+                None => self.copy_stream(stream, end, codec, output)?,
+            }
         }
         self.streams = streams;
         Ok(())
+    }
+
+    /// The length of `stream` when it can be copied unseen, because `next` stands behind it and will again.
+    fn leans_on(&self, stream: &Stream, codec: CompressionType, next: &Stream) -> Option<usize> {
+        let length = stream.neighbour?;
+        let unseen = self.options.reuse == Reuse::Copy
+            && codec == CompressionType::Zlib
+            && stream.start + length == next.start
+            // Honest streams end in the last sector that their descriptor names.
+            && stream.length - length < 512
+            && !self.may_be_zero(length)
+            // A stream of zeros is left out: nothing can lean on it.
+            && !self.may_be_zero(next.neighbour.unwrap_or(next.length));
+        unseen.then_some(length)
+    }
+
+    /// Only a short stream can be one of zeros.
+    fn may_be_zero(&self, length: usize) -> bool {
+        length <= 1024 + bytes(self.target.cluster_size) / 256
     }
 
     fn copy_stream(
@@ -251,7 +286,7 @@ impl<'a> Worker<'a> {
                 } else {
                     output.stats.copied_clusters += 1;
                 }
-                push_stream(output, guest, shorter.unwrap_or(stored));
+                push_stream(output, guest, shorter.unwrap_or(stored), None);
             }
         }
         self.cluster = cluster;
@@ -270,8 +305,7 @@ impl<'a> Worker<'a> {
         let stored = &stored[stream.start..stream.start + stream.length];
         if self.options.reuse == Reuse::Copy
             && let Some(length) = self.decoder.stream_end(codec, stored, cluster.len())
-            // Only a short stream can be one of zeros.
-            && length > 64 + cluster.len() / 256
+            && !self.may_be_zero(length)
         {
             return Ok(Some(Known {
                 length,
@@ -326,12 +360,12 @@ impl<'a> Worker<'a> {
     }
 
     /// Reads a run of target clusters and carries each over.
-    fn read(&mut self, guest: Range<u64>, output: &mut Output) -> Result<()> {
+    fn read(&mut self, guest: Range<u64>, extents: &[Extent], output: &mut Output) -> Result<()> {
         let size = bytes(self.target.cluster_size);
         let length = bytes(guest.end - guest.start);
         output.stats.stored_bytes += guest.end - guest.start;
         if self.encoder.is_none() {
-            return self.read_plain(guest, output);
+            return self.read_plain(guest, extents, output);
         }
         // The disk's last cluster is encoded whole: zeros behind the end.
         let mut plain = std::mem::take(&mut self.plain);
@@ -358,10 +392,10 @@ impl<'a> Worker<'a> {
         };
         let start = output.bytes.len();
         // A stream that saves next to nothing costs every reader a decoding.
-        let limit = cluster.len() - (cluster.len() / 64).max(1);
+        let limit = cluster.len() - (cluster.len() / 128).max(1);
         if let Some(length) = encoder.encode(cluster, limit, &mut output.bytes)? {
             output.stats.encoded_clusters += 1;
-            push_stream(output, guest, start..start + length);
+            push_stream(output, guest, start..start + length, None);
         } else {
             output
                 .bytes
@@ -371,13 +405,19 @@ impl<'a> Worker<'a> {
             output.parts.push(Part::Data {
                 guest: guest.start,
                 bytes,
+                origin: None,
             });
         }
         Ok(())
     }
 
     /// Reads a run into the output itself and says which of its bytes are to be written.
-    fn read_plain(&mut self, guest: Range<u64>, output: &mut Output) -> Result<()> {
+    fn read_plain(
+        &mut self,
+        guest: Range<u64>,
+        extents: &[Extent],
+        output: &mut Output,
+    ) -> Result<()> {
         let size = bytes(self.target.cluster_size);
         let base = output.bytes.len();
         output
@@ -385,6 +425,7 @@ impl<'a> Worker<'a> {
             .resize(base + bytes(guest.end - guest.start), 0);
         self.reader
             .read_at(guest.start, &mut output.bytes[base..])?;
+        let first_part = output.parts.len();
         let (parts, stats) = (&mut output.parts, &mut output.stats);
         let mut at = guest.start;
         for cluster in output.bytes[base..].chunks(size) {
@@ -405,11 +446,42 @@ impl<'a> Worker<'a> {
             }
             at = end;
         }
+        if self.options.share {
+            let found = output.parts.split_off(first_part);
+            output
+                .parts
+                .extend(found.into_iter().flat_map(|part| part.by_origin(extents)));
+        }
         Ok(())
     }
 }
 
-fn push_stream(output: &mut Output, guest: Range<u64>, stored: Range<usize>) {
+impl Part {
+    /// Data cut along the extents that it comes from, each with its place there.
+    fn by_origin(self, extents: &[Extent]) -> Vec<Self> {
+        let Self::Data { guest, bytes, .. } = self else {
+            return vec![self];
+        };
+        let end = guest + bytes.len() as u64;
+        let overlapping = extents
+            .iter()
+            .filter(|extent| extent.end() > guest && extent.start < end);
+        overlapping
+            .map(|extent| {
+                let (from, until) = (extent.start.max(guest), extent.end().min(end));
+                let distance = |at: u64| bytes.start + usize::try_from(at - guest).unwrap_or(0);
+                let host = extent.host.filter(|_| extent.kind == ExtentKind::Data);
+                Self::Data {
+                    guest: from,
+                    bytes: distance(from)..distance(until),
+                    origin: host.map(|host| (extent.depth, host + (from - extent.start))),
+                }
+            })
+            .collect()
+    }
+}
+
+fn push_stream(output: &mut Output, guest: Range<u64>, stored: Range<usize>, tail: Option<Tail>) {
     output.stats.compressed_bytes += guest.end - guest.start;
     output.stats.stream_bytes += stored.len() as u64;
     let digest = crc32fast::hash(&output.bytes[stored.clone()]);
@@ -420,6 +492,7 @@ fn push_stream(output: &mut Output, guest: Range<u64>, stored: Range<usize>) {
         start,
         length,
         digest,
+        tail,
     });
     match output.parts.last_mut() {
         Some(Part::Compressed(last)) if last.end == index => last.end += 1,
@@ -443,6 +516,7 @@ fn push_data(parts: &mut Vec<Part>, guest: u64, bytes: Range<usize>) {
     if let Some(Part::Data {
         guest: first,
         bytes: last,
+        ..
     }) = parts.last_mut()
         && last.end == bytes.start
         && *first + last.len() as u64 == guest
@@ -450,7 +524,11 @@ fn push_data(parts: &mut Vec<Part>, guest: u64, bytes: Range<usize>) {
         last.end = bytes.end;
         return;
     }
-    parts.push(Part::Data { guest, bytes });
+    parts.push(Part::Data {
+        guest,
+        bytes,
+        origin: None,
+    });
 }
 
 /// A guest length as a length in memory; items are far smaller than any address space.

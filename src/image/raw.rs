@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
 use crate::store::{ReadAt, RunKind, WriteAt};
-use crate::writer::{ImageWriter, StoredCluster, Written};
+use crate::writer::{ImageWriter, Origin, StoredCluster, Written};
 
 /// Guest view of a raw file or block device.
 #[derive(Debug)]
@@ -112,11 +112,21 @@ impl ImageWriter for RawWriter {
         self.fresh
     }
 
-    fn write_data(&mut self, guest: u64, bytes: &[u8]) -> Result<()> {
+    fn write_data(&mut self, guest: u64, bytes: &[u8], origin: Option<Origin<'_>>) -> Result<()> {
+        if let Some(origin) = origin
+            && origin.share(&*self.store, 0, guest, bytes.len() as u64)?
+        {
+            return Ok(());
+        }
         self.store.write_all_at(bytes, guest)
     }
 
-    fn write_compressed(&mut self, _: &[StoredCluster], _: &[u8]) -> Result<()> {
+    fn write_compressed(
+        &mut self,
+        _: &[StoredCluster],
+        _: &[u8],
+        _: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<()> {
         Err(Error::usage("a raw image has no compressed clusters"))
     }
 

@@ -120,7 +120,7 @@ impl Allocator {
                 }
                 host
             }
-            None => self.stream_at_end(length),
+            None => self.at_end(length, None),
         };
         for cluster in self.clusters(host, length) {
             self.counts[cluster] += 1;
@@ -128,10 +128,36 @@ impl Allocator {
         host
     }
 
-    fn stream_at_end(&mut self, length: u64) -> u64 {
+    /// Room for streams in a row, each given by its distance from the first and the bytes it may reach; the host offset
+    /// of the first, which lies at `phase` within its sector.
+    ///
+    /// `None` when a count might not fit: the streams must then be placed one by one.
+    pub(super) fn run(&mut self, streams: &[(u64, u64)], length: u64, phase: u16) -> Option<u64> {
+        let count = u16::try_from(streams.len()).ok()?;
+        let open = self.counts.last().copied().unwrap_or(0);
+        if open
+            .checked_add(count)
+            .is_none_or(|count| count > self.limit)
+        {
+            return None;
+        }
+        let host = self.at_end(length, Some(phase));
+        for &(distance, reach) in streams {
+            for cluster in self.clusters(host + distance, reach) {
+                self.counts[cluster] += 1;
+            }
+        }
+        Some(host)
+    }
+
+    fn at_end(&mut self, length: u64, phase: Option<u16>) -> u64 {
         let bits = self.cluster_bits.bits();
         if !self.open.is_empty() && self.is_full(self.open.start) {
             self.open = 0..0;
+        }
+        if let Some(phase) = phase {
+            let ahead = (u64::from(phase) + 512 - self.open.start % 512) % 512;
+            self.open.start = self.open.start.saturating_add(ahead).min(self.open.end);
         }
         let fits = self.open.end - self.open.start >= length;
         let extends = self.open.end == self.end() << bits;
@@ -145,9 +171,13 @@ impl Allocator {
             }
             self.open = 0..0;
         }
+        let stream_length = length;
+        let mut length = length;
         if self.open.is_empty() {
             let start = self.end() << bits;
             self.open = start..start;
+            // Nothing stands before it in a new cluster, but what its place in the sector asks for.
+            length += u64::from(phase.unwrap_or(0));
         }
         let missing = length.saturating_sub(self.open.end - self.open.start);
         let clusters = self.cluster_bits.clusters_for(missing);
@@ -156,9 +186,9 @@ impl Allocator {
             self.set(cluster, 0);
         }
         self.open.end += clusters << bits;
-        let host = self.open.start;
-        self.open.start += length;
-        host
+        let end = self.open.start + length;
+        self.open.start = end;
+        end - stream_length
     }
 
     /// Counts one more reference to the stream at `host`; false when a count would not fit.

@@ -357,7 +357,6 @@ impl LayerReader<'_> {
         streams: &mut Vec<Stream>,
     ) -> Result<()> {
         self.layer.refuse_encrypted()?;
-        let first = streams.len();
         self.find_streams(guest)?;
         let mut rest = &self.wanted[..];
         while !rest.is_empty() {
@@ -377,11 +376,11 @@ impl LayerReader<'_> {
                     neighbour: next
                         .map(|next| length_of(next.0.host.0 - descriptor.host.0))
                         .filter(|&length| (length as u64) < descriptor.length),
+                    phase: u16::try_from(descriptor.host.0 % 512).unwrap_or(0),
                 });
             }
             rest = &rest[count..];
         }
-        streams[first..].sort_unstable_by_key(|stream| stream.guest);
         Ok(())
     }
 

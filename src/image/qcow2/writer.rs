@@ -31,14 +31,14 @@ use crate::codec::CompressionType;
 use crate::error::{Error, Result};
 use crate::image::options::{Preallocation, Qcow2Options};
 use crate::store::WriteAt;
-use crate::writer::{ImageWriter, StoredCluster, Written};
+use crate::writer::{ImageWriter, Origin, StoredCluster, Tail, Written};
 
 /// Streams remembered to find later ones that are the same; bounds memory at some 40 MiB.
 const MAX_REMEMBERED: usize = 1 << 20;
 /// Bytes of tables gathered for one write.
 const TABLE_BATCH: usize = 2 << 20;
-/// Bytes of plain clusters set aside at once among streams.
-const RESERVE_BYTES: u64 = 2 << 20;
+/// Bytes of plain clusters set aside at once among streams; tables take what is left in the end.
+const RESERVE_BYTES: u64 = 256 << 10;
 
 /// Writes one image; see the module's documentation for the layout.
 #[derive(Debug)]
@@ -180,6 +180,21 @@ impl Writer {
         self.data.as_deref().unwrap_or(&*self.store)
     }
 
+    fn write_run(
+        &self,
+        bytes: &[u8],
+        run: Range<usize>,
+        host: u64,
+        origin: Option<Origin<'_>>,
+    ) -> Result<()> {
+        if let Some(origin) = origin
+            && origin.share(self.data_store(), run.start as u64, host, run.len() as u64)?
+        {
+            return Ok(());
+        }
+        self.data_store().write_all_at(&bytes[run], host)
+    }
+
     /// An earlier stream with the same bytes, after one more reference to it has been counted.
     fn find_same(&mut self, digest: u32, bytes: &[u8]) -> Result<Option<u64>> {
         let length = bytes.len() as u64;
@@ -202,6 +217,96 @@ impl Writer {
                     .with_remedy("use smaller clusters")
                     .at_host(host)
             })
+    }
+
+    /// Finds room for streams that follow each other in the arena.
+    fn place(
+        &mut self,
+        row: &[StoredCluster],
+        arena: &[u8],
+        pending: &mut Pending,
+        is_whole: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<()> {
+        // The last one has nothing to lean on: unless its end is seen, all that it may reach is stored.
+        let mut end = row.len();
+        while end > 0 && row[end - 1].tail.is_some() && !is_whole(row[end - 1].bytes(arena)) {
+            end -= 1;
+        }
+        let (row, incomplete) = row.split_at(end);
+        if !self.place_row(row, arena, pending)? {
+            for stream in row {
+                let bytes = stream.bytes(arena);
+                let reach = stream
+                    .tail
+                    .filter(|_| !is_whole(bytes))
+                    .map(|tail| tail.bound);
+                self.place_alone(stream, reach.unwrap_or(stream.length), arena, pending)?;
+            }
+        }
+        for stream in incomplete {
+            let reach = stream.tail.map_or(stream.length, |tail| tail.bound);
+            self.place_alone(stream, reach, arena, pending)?;
+        }
+        Ok(())
+    }
+
+    /// Finds room for all of `row` in one piece; false when that is not possible, or there is nothing to gain.
+    fn place_row(
+        &mut self,
+        row: &[StoredCluster],
+        arena: &[u8],
+        pending: &mut Pending,
+    ) -> Result<bool> {
+        let (Some(first), Some(last)) = (row.first(), row.last()) else {
+            return Ok(true);
+        };
+        let Some(Tail { phase, .. }) = first.tail.filter(|_| row.len() > 1) else {
+            return Ok(false);
+        };
+        let reach = |stream: &StoredCluster| match stream.tail {
+            Some(tail) if stream.start != last.start => tail.bound,
+            _ => stream.length,
+        };
+        let streams: Vec<_> = row
+            .iter()
+            .map(|stream| ((stream.start - first.start) as u64, reach(stream) as u64))
+            .collect();
+        let length = last.start + last.length - first.start;
+        let Some(host) = self.allocator.run(&streams, length as u64, phase) else {
+            return Ok(false);
+        };
+        pending.push(&*self.store, arena, first.start, length, host)?;
+        for (stream, (distance, reach)) in row.iter().zip(streams) {
+            let reach = usize::try_from(reach).unwrap_or(0);
+            self.entry(stream.guest)?[0] = self.descriptor(host + distance, reach)?;
+            self.remember(stream, host + distance);
+        }
+        Ok(true)
+    }
+
+    /// Stores one stream with `length` bytes from its start on.
+    fn place_alone(
+        &mut self,
+        stream: &StoredCluster,
+        length: usize,
+        arena: &[u8],
+        pending: &mut Pending,
+    ) -> Result<()> {
+        let host = self.allocator.stream(length as u64);
+        pending.push(&*self.store, arena, stream.start, length, host)?;
+        self.entry(stream.guest)?[0] = self.descriptor(host, length)?;
+        if length == stream.length {
+            self.remember(stream, host);
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, stream: &StoredCluster, host: u64) {
+        if self.remembered.len() < MAX_REMEMBERED {
+            self.remembered
+                .entry((stream.digest, stream.length as u64))
+                .or_insert(host);
+        }
     }
 
     fn write_tables(&mut self) -> Result<Vec<u64>> {
@@ -410,69 +515,71 @@ impl ImageWriter for Writer {
         self.fresh
     }
 
-    fn write_data(&mut self, guest: u64, bytes: &[u8]) -> Result<()> {
+    fn write_data(&mut self, guest: u64, bytes: &[u8], origin: Option<Origin<'_>>) -> Result<()> {
         let bits = self.geometry.cluster_bits;
-        let mut rest = bytes;
-        let mut at = guest;
         // Bytes whose clusters follow each other on the host go out with one write.
-        let mut run = 0u64..0u64;
-        let mut run_bytes: &[u8] = &[];
-        while !rest.is_empty() {
+        let (mut run, mut run_host) = (0..0, 0);
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = guest + done as u64;
             let within = bits.offset_in(at);
-            let length = rest
-                .len()
-                .min(usize::try_from(bits.size() - within).unwrap_or(0));
+            let room = usize::try_from(bits.size() - within).unwrap_or(0);
+            let length = (bytes.len() - done).min(room);
             let host = self.plain_cluster(at)? + within;
             if self.geometry.extended_l2 {
                 self.mark_subclusters(at, within..within + length as u64, false)?;
             }
-            if run.end != host {
-                self.data_store().write_all_at(run_bytes, run.start)?;
-                run = host..host;
-                run_bytes = &rest[..0];
+            if run_host + run.len() as u64 != host {
+                self.write_run(bytes, run, run_host, origin)?;
+                (run, run_host) = (done..done, host);
             }
-            run.end += length as u64;
-            let from = bytes.len() - rest.len() - run_bytes.len();
-            run_bytes = &bytes[from..from + run_bytes.len() + length];
-            rest = &rest[length..];
-            at += length as u64;
+            run.end += length;
+            done += length;
         }
-        self.data_store().write_all_at(run_bytes, run.start)
+        self.write_run(bytes, run, run_host, origin)
     }
 
-    fn write_compressed(&mut self, clusters: &[StoredCluster], arena: &[u8]) -> Result<()> {
-        let mut pending = 0usize..0usize;
-        let mut pending_host = 0u64;
-        for cluster in clusters {
+    fn write_compressed(
+        &mut self,
+        clusters: &[StoredCluster],
+        arena: &[u8],
+        is_whole: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<()> {
+        let mut pending = Pending::default();
+        // Streams copied without decoding lean on the one behind them: they are placed together.
+        let mut row = 0..0;
+        for (index, cluster) in clusters.iter().enumerate() {
+            let behind = clusters[..index]
+                .last()
+                .is_some_and(|last| last.start + last.length == cluster.start && !row.is_empty());
+            if !behind {
+                self.place(&clusters[row], arena, &mut pending, is_whole)?;
+                row = index..index;
+            }
             let bytes = cluster.bytes(arena);
-            let key = (cluster.digest, cluster.length as u64);
-            if self.remembered.contains_key(&key) {
-                self.store
-                    .write_all_at(&arena[pending.clone()], pending_host)?;
-                pending = 0..0;
-                if let Some(host) = self.find_same(cluster.digest, bytes)? {
+            if self
+                .remembered
+                .contains_key(&(cluster.digest, cluster.length as u64))
+            {
+                pending.flush(&*self.store, arena)?;
+                let separable = (cluster.tail.is_none() || is_whole(bytes))
+                    && (!behind || is_whole(clusters[index - 1].bytes(arena)));
+                if separable && let Some(host) = self.find_same(cluster.digest, bytes)? {
+                    self.place(&clusters[row], arena, &mut pending, is_whole)?;
+                    row = 0..0;
                     self.shared_clusters += 1;
                     self.entry(cluster.guest)?[0] = self.descriptor(host, cluster.length)?;
                     continue;
                 }
             }
-            let host = self.allocator.stream(cluster.length as u64);
-            let follows = pending.end == cluster.start
-                && pending_host + pending.len() as u64 == host
-                && !pending.is_empty();
-            if !follows {
-                self.store
-                    .write_all_at(&arena[pending.clone()], pending_host)?;
-                pending = cluster.start..cluster.start;
-                pending_host = host;
-            }
-            pending.end += cluster.length;
-            self.entry(cluster.guest)?[0] = self.descriptor(host, cluster.length)?;
-            if self.remembered.len() < MAX_REMEMBERED {
-                self.remembered.insert(key, host);
+            row.end = index + 1;
+            if cluster.tail.is_none() {
+                self.place(&clusters[row], arena, &mut pending, is_whole)?;
+                row = 0..0;
             }
         }
-        self.store.write_all_at(&arena[pending], pending_host)
+        self.place(&clusters[row], arena, &mut pending, is_whole)?;
+        pending.flush(&*self.store, arena)
     }
 
     fn write_zeros(&mut self, range: Range<u64>) -> Result<()> {
@@ -533,6 +640,37 @@ impl ImageWriter for Writer {
             file_length,
             shared_clusters: self.shared_clusters,
         })
+    }
+}
+
+/// Streams that follow each other both in the arena and on the host, gathered for one write.
+#[derive(Default)]
+struct Pending {
+    arena: Range<usize>,
+    host: u64,
+}
+
+impl Pending {
+    fn push(
+        &mut self,
+        store: &dyn WriteAt,
+        arena: &[u8],
+        start: usize,
+        length: usize,
+        host: u64,
+    ) -> Result<()> {
+        let follows = self.arena.end == start && self.host + self.arena.len() as u64 == host;
+        if !follows {
+            self.flush(store, arena)?;
+            (self.arena, self.host) = (start..start, host);
+        }
+        self.arena.end += length;
+        Ok(())
+    }
+
+    fn flush(&mut self, store: &dyn WriteAt, arena: &[u8]) -> Result<()> {
+        let range = std::mem::take(&mut self.arena);
+        store.write_all_at(&arena[range], self.host)
     }
 }
 
