@@ -53,6 +53,7 @@
 //! The format is that of QEMU's `docs/interop/qcow2.rst`; where QEMU is stricter or more lenient than that, so is qimg.
 
 pub mod codec;
+pub mod compare;
 pub mod compress;
 pub mod convert;
 pub mod create;

@@ -1,12 +1,13 @@
 //! What an operation reads: the guest-visible side of an image.
 //!
-//! Knows guest offsets and extents; must not know formats, files or writers.
+//! Knows guest offsets and extents; must not know formats or writers, and of files
+//! only whether two are the same.
 
 use std::ops::Range;
 
 use crate::error::Result;
 use crate::extent::Extent;
-use crate::store::ReadAt;
+use crate::store::{FileId, ReadAt};
 
 /// The guest-visible contents of an image, shared by all threads.
 pub trait Source: Send + Sync {
@@ -22,6 +23,13 @@ pub trait Source: Send + Sync {
 
     /// The file in which the layer at `depth` keeps plain data, at the host offsets of its extents.
     fn data_store(&self, depth: u32) -> Option<&dyn ReadAt>;
+
+    /// Which host file holds the data of the layer at `depth`, if it is one: equal files and equal host offsets are
+    /// equal bytes.
+    fn file_at(&self, depth: u32) -> Option<FileId> {
+        let _ = depth;
+        None
+    }
 
     /// The extent that starts at `range.start`, at most up to `range.end`.
     ///

@@ -13,7 +13,7 @@
 //! Knows no format and no file: only the two traits and the codecs.
 
 mod plan;
-mod reorder;
+pub(crate) mod reorder;
 mod stats;
 mod worker;
 

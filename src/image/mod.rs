@@ -5,6 +5,7 @@
 //! [`ImageWriter`](crate::writer::ImageWriter) alone.
 
 mod backing;
+pub mod check;
 pub mod info;
 pub mod map;
 pub mod measure;

@@ -3,6 +3,7 @@
 
 mod allocator;
 pub(crate) mod bitmaps;
+pub(crate) mod check;
 pub(crate) mod format;
 mod info;
 mod l2_cache;
