@@ -15,6 +15,7 @@ use crate::convert::reorder::Window;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
 use crate::source::{Reader, Source};
+use crate::store::ReadAt;
 use crate::zero::is_zero;
 
 /// Differences are told by sectors of so many bytes, as in qemu-img.
@@ -328,7 +329,11 @@ impl<'a> Plan<'a> {
     }
 
     fn same_place(&self, a: &Extent, b: &Extent) -> bool {
-        let files = [(0, a), (1, b)].map(|(side, extent)| self.sources[side].file_at(extent.depth));
+        let files = [(0, a), (1, b)].map(|(side, extent)| {
+            self.sources[side]
+                .data_store(extent.depth)
+                .and_then(ReadAt::identity)
+        });
         if files[0].is_none() || files[0] != files[1] || a.kind != b.kind {
             return false;
         }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use crate::error::Result;
 use crate::extent::Extent;
-use crate::store::{FileId, ReadAt};
+use crate::store::ReadAt;
 
 /// The guest-visible contents of an image, shared by all threads.
 pub trait Source: Send + Sync {
@@ -23,13 +23,6 @@ pub trait Source: Send + Sync {
 
     /// The file in which the layer at `depth` keeps plain data, at the host offsets of its extents.
     fn data_store(&self, depth: u32) -> Option<&dyn ReadAt>;
-
-    /// Which host file holds the data of the layer at `depth`, if it is one: equal files and equal host offsets are
-    /// equal bytes.
-    fn file_at(&self, depth: u32) -> Option<FileId> {
-        let _ = depth;
-        None
-    }
 
     /// The extent that starts at `range.start`, at most up to `range.end`.
     ///

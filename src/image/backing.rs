@@ -137,13 +137,6 @@ impl Layer {
         }
     }
 
-    fn data_file(&self) -> Option<FileId> {
-        match self {
-            Self::Raw(layer) => layer.data_file(),
-            Self::Qcow2(layer) => layer.data_file(),
-        }
-    }
-
     fn extent_at(&self, range: Range<u64>) -> Result<Extent> {
         match self {
             Self::Raw(layer) => layer.extent_at(range),
@@ -267,10 +260,6 @@ impl Source for Chain {
             Layer::Raw(layer) => Some(&**layer.store()),
             Layer::Qcow2(layer) => (!layer.is_encrypted()).then(|| &**layer.data_store()),
         }
-    }
-
-    fn file_at(&self, depth: u32) -> Option<FileId> {
-        self.layers.get(depth as usize)?.data_file()
     }
 
     fn extent_at(&self, range: Range<u64>) -> Result<Extent> {

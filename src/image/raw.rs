@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
-use crate::store::{FileId, ReadAt, RunKind, WriteAt};
+use crate::store::{ReadAt, RunKind, WriteAt};
 use crate::writer::{ImageWriter, Origin, StoredCluster, Written};
 
 /// Guest view of a raw file or block device.
@@ -25,11 +25,6 @@ impl RawLayer {
             store,
             virtual_size,
         })
-    }
-
-    /// Which host file holds the bytes.
-    pub(crate) fn data_file(&self) -> Option<FileId> {
-        self.store.identity()
     }
 
     pub(crate) fn virtual_size(&self) -> u64 {

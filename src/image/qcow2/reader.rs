@@ -15,7 +15,7 @@ use crate::codec::{CompressionType, Decoder};
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
 use crate::source::Stream;
-use crate::store::{FileId, ReadAt};
+use crate::store::ReadAt;
 
 /// Bytes read at once when neighbouring compressed clusters are read together.
 const MAX_SPAN: u64 = 4 << 20;
@@ -65,11 +65,6 @@ impl Layer {
             l1,
             cache: L2Cache::new(file.header.cluster_bits.len()),
         }
-    }
-
-    /// Which host file holds plain clusters.
-    pub(crate) fn data_file(&self) -> Option<FileId> {
-        self.data.identity()
     }
 
     /// Bytes of the virtual disk.
