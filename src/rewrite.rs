@@ -129,7 +129,7 @@ fn carry(
     };
     let total = convert::stored_bytes(chain)?;
     let contents = convert::convert(chain, target.writer(), &options, &mut |step| {
-        progress(step, total)
+        progress(step, total);
     })?;
     if let (Some(source), true) = (request.source.qcow2(), request.bitmaps != Bitmaps::Leave) {
         target.add_bitmaps(source, request.bitmaps == Bitmaps::SkipBroken)?;

@@ -1,5 +1,10 @@
 //! `map` against `qemu-img map --output=json`, entry for entry.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "only the library opens images in one place"
+)]
+
 mod oracle;
 
 use std::path::Path;

@@ -79,6 +79,35 @@ impl Allocator {
         self.set_aside().unwrap_or_else(|| self.append(1))
     }
 
+    /// Clusters for the refcount blocks and for the refcount table, which count themselves too. The last to be handed out.
+    pub(super) fn refcount_metadata(
+        &mut self,
+        order: RefcountOrder,
+    ) -> (Vec<u64>, std::ops::Range<u64>) {
+        let per_block = order.entries_per_block(self.cluster_bits);
+        let mut blocks = Vec::new();
+        let mut table = 0..0;
+        // Each grows with what the other takes, until both are stable.
+        loop {
+            let tables = self.cluster_bits.clusters_for(blocks.len() as u64 * 8);
+            if (blocks.len() as u64) < self.end().div_ceil(per_block) {
+                blocks.push(self.metadata());
+            } else if table.end - table.start < tables {
+                for cluster in table {
+                    self.set(cluster, 0);
+                }
+                let first = if tables == 1 {
+                    self.metadata()
+                } else {
+                    self.append(tables)
+                };
+                table = first..first + tables;
+            } else {
+                return (blocks, table);
+            }
+        }
+    }
+
     fn set_aside(&mut self) -> Option<u64> {
         let cluster = self.reserved.next()?;
         self.set(cluster, 1);
