@@ -4,6 +4,7 @@
 mod allocator;
 pub(crate) mod bitmaps;
 pub(crate) mod format;
+mod gather;
 mod l2_cache;
 mod open;
 mod reader;
