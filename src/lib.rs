@@ -1,6 +1,59 @@
-//! qimg: read, check, convert and compress VM disk images.
+//! qimg reads, checks, converts and compresses VM disk images: a native qcow2
+//! engine that uses all cores, and needs no qemu-img.
+//!
+//! # The data path
+//!
+//! ```text
+//! store -> image (qcow2 | raw) -> Source -> extents -> zero scan -> codec workers -> ordered commit -> ImageWriter -> store
+//! ```
+//!
+//! Metadata is parsed into plain data; workers take pieces of the guest's disk,
+//! whoever is free; what they make of them is committed in guest order. So the
+//! bytes of an image depend on its input and options, never on the number of
+//! threads.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use qimg::image::{Depth, Format, Image, OpenOptions};
+//! use qimg::source::Source;
+//! use qimg::store::{Memory, ReadAt};
+//!
+//! let store: Arc<dyn ReadAt> = Arc::new(Memory::from(b"guest".repeat(1000)));
+//! let options = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
+//! let image = Image::from_store(store, "disk.raw", &options)?;
+//! let chain = image.chain(Depth::Chain, None)?;
+//! let mut first = [0; 5];
+//! chain.reader().read_at(0, &mut first)?;
+//! assert_eq!((&first, chain.virtual_size()), (b"guest", 5120));
+//! # Ok::<(), qimg::Error>(())
+//! ```
+//!
+//! # Layers
+//!
+//! A module may name those below it, never one above.
+//!
+//! | layer | modules | knows |
+//! |---|---|---|
+//! | program | `src/bin/qimg` | arguments, words, colours, exit codes |
+//! | operations | [`compress`], [`rewrite`], [`create`], [`compare`], [`measure`] | what a user asks for |
+//! | data path | [`convert`] | sources, writers and codecs; no format |
+//! | formats | [`image`] | qcow2 and raw; policies for files that an image names; no operation |
+//! | contracts | [`source`], [`writer`], [`extent`], [`codec`], [`zero`] | guest bytes, extents, one cluster |
+//! | host | [`store`] | files, locks, holes, staging |
+//! | base | [`error`], [`units`] | failures that name file, place and remedy; sizes |
+//!
+//! # Never
+//!
+//! - A file that an image names is never opened without a [`image::BackingPolicy`]; the default opens none.
+//! - An input is never written, and a destination never holds half an image: outputs are staged and renamed.
+//! - No byte of an image can make the library panic, allocate without bound or loop without end.
+//! - "Unallocated" and "zero" are never merged before the writer decides: with a backing file they differ.
+//! - The library never prints and never reads its environment: reports are plain data.
+//!
+//! The format is that of QEMU's `docs/interop/qcow2.rst`; where QEMU is stricter or more lenient than that, so is qimg.
 
 pub mod codec;
+pub mod compare;
 pub mod compress;
 pub mod convert;
 pub mod create;

@@ -124,6 +124,7 @@ fn carry(
         reuse: request.reuse,
         overlay: request.overlay,
         sparse: request.sparse,
+        share: request.encoding.is_none() && chain.all_shared_with(&target)?,
         cancel,
     };
     let total = convert::stored_bytes(chain)?;

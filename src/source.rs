@@ -1,11 +1,13 @@
 //! What an operation reads: the guest-visible side of an image.
 //!
-//! Knows guest offsets and extents; must not know formats, files or writers.
+//! Knows guest offsets and extents; must not know formats or writers, and of files
+//! only whether two are the same.
 
 use std::ops::Range;
 
 use crate::error::Result;
 use crate::extent::Extent;
+use crate::store::ReadAt;
 
 /// The guest-visible contents of an image, shared by all threads.
 pub trait Source: Send + Sync {
@@ -18,6 +20,9 @@ pub trait Source: Send + Sync {
 
     /// The unit of the layer at `depth`, in bytes: a compressed cluster there has this size.
     fn cluster_size_at(&self, depth: u32) -> u64;
+
+    /// The file in which the layer at `depth` keeps plain data, at the host offsets of its extents.
+    fn data_store(&self, depth: u32) -> Option<&dyn ReadAt>;
 
     /// The extent that starts at `range.start`, at most up to `range.end`.
     ///

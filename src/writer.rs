@@ -5,6 +5,39 @@
 use std::ops::Range;
 
 use crate::error::Result;
+use crate::store::{ReadAt, WriteAt};
+
+/// Where bytes are stored already.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// The file.
+    pub store: &'a dyn ReadAt,
+    /// Host offset of the first byte there.
+    pub host: u64,
+}
+
+impl Origin<'_> {
+    /// Blocks are shared whole; no file system that does has larger ones by default.
+    const BLOCK: u64 = 4096;
+
+    /// Has the host share `length` bytes from `skip` bytes behind the origin on with `to`; false when it cannot.
+    pub(crate) fn share(
+        &self,
+        to: &dyn WriteAt,
+        skip: u64,
+        host: u64,
+        length: u64,
+    ) -> Result<bool> {
+        let from = self.host + skip;
+        if [from, host, length]
+            .iter()
+            .any(|value| !value.is_multiple_of(Self::BLOCK))
+        {
+            return Ok(false);
+        }
+        Ok(to.copy_from(self.store, from, host, length)? == length)
+    }
+}
 
 /// A compressed cluster inside an arena of streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,11 +93,12 @@ pub trait ImageWriter: Send {
     /// Whether ranges of zeros within a cluster need not be written.
     fn skips_zeros(&self) -> bool;
 
-    /// Writes guest bytes as they are; within a cluster in any number of ascending parts.
+    /// Writes guest bytes as they are; within a cluster in any number of ascending parts. `origin` says where the same
+    /// bytes are stored already, for hosts that can share them.
     ///
     /// # Errors
     /// The host fails to write.
-    fn write_data(&mut self, guest: u64, bytes: &[u8]) -> Result<()>;
+    fn write_data(&mut self, guest: u64, bytes: &[u8], origin: Option<Origin<'_>>) -> Result<()>;
 
     /// Stores compressed clusters whose streams lie in `arena`. `is_whole` decodes a stream to see that it is complete.
     ///

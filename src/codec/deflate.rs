@@ -14,6 +14,7 @@
 //! judged by zlib-rs.
 
 use std::fmt;
+use std::io;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use libdeflater::{CompressionLvl, Compressor, DecompressionError, Decompressor};
@@ -58,39 +59,45 @@ impl Encoder {
 
     /// The encoded cluster, or `None` when it is longer than `limit`.
     pub(super) fn encode(&mut self, cluster: &[u8], limit: usize) -> Result<Option<&[u8]>> {
-        let bound = match &mut self.backend {
-            Backend::Full(compressor) => compressor.deflate_compress_bound(cluster.len()),
-            // zlib's most pessimistic bound adds 1/8 and 1/64.
-            Backend::Narrow(_) => cluster.len() + cluster.len() / 4 + 64,
-        };
-        let room = limit.min(bound);
-        if self.scratch.len() < room {
-            self.scratch.resize(room, 0);
-        }
-        let room = &mut self.scratch[..room];
         let len = match &mut self.backend {
-            // Its only error is the lack of room.
-            Backend::Full(compressor) => compressor.deflate_compress(cluster, room).ok(),
-            Backend::Narrow(compress) => deflate_at_once(compress, cluster, room)?,
+            Backend::Full(compressor) => {
+                // Its only error is the lack of room, which it notices early.
+                let bound = compressor.deflate_compress_bound(cluster.len());
+                let room = prefix(&mut self.scratch, bound.min(limit));
+                compressor.deflate_compress(cluster, room).ok()
+            }
+            Backend::Narrow(compress) => {
+                // Always room for the worst case, by zlib's most pessimistic
+                // bound of 1/8 and 1/64 more: zlib-rs 0.6 keeps a block open
+                // over a reset when it ran out of room, and then panics.
+                let bound = cluster.len() + cluster.len() / 4 + 64;
+                let len = deflate_at_once(compress, cluster, prefix(&mut self.scratch, bound))?;
+                Some(len).filter(|&len| len <= limit)
+            }
         };
         Ok(len.map(|len| &self.scratch[..len]))
     }
 }
 
-/// The length of the whole stream in `room`, or `None` when it does not fit.
-fn deflate_at_once(
-    compress: &mut Compress,
-    cluster: &[u8],
-    room: &mut [u8],
-) -> Result<Option<usize>> {
+/// The first `len` bytes of `scratch`, which only grows.
+fn prefix(scratch: &mut Vec<u8>, len: usize) -> &mut [u8] {
+    if scratch.len() < len {
+        scratch.resize(len, 0);
+    }
+    &mut scratch[..len]
+}
+
+/// The length of the whole stream, for which there is room.
+fn deflate_at_once(compress: &mut Compress, cluster: &[u8], room: &mut [u8]) -> Result<usize> {
+    let doing = "deflate a cluster";
     compress.reset();
     let status = compress
         .compress(cluster, room, FlushCompress::Finish)
-        .map_err(|error| Error::io("deflate a cluster", error.into()))?;
-    Ok(match status {
-        Status::StreamEnd => usize::try_from(compress.total_out()).ok(),
-        Status::Ok | Status::BufError => None,
-    })
+        .map_err(|error| Error::io(doing, error.into()))?;
+    match (status, usize::try_from(compress.total_out())) {
+        (Status::StreamEnd, Ok(len)) => Ok(len),
+        _ => Err(Error::io(doing, io::ErrorKind::OutOfMemory.into())),
+    }
 }
 
 impl fmt::Debug for Encoder {

@@ -13,7 +13,7 @@
 //! Knows no format and no file: only the two traits and the codecs.
 
 mod plan;
-mod reorder;
+pub(crate) mod reorder;
 mod stats;
 mod worker;
 
@@ -25,7 +25,7 @@ pub use stats::{Progress, Stats};
 use crate::codec::{CompressionType, Decoder, EncoderOptions};
 use crate::error::{Error, Result};
 use crate::source::Source;
-use crate::writer::ImageWriter;
+use crate::writer::{ImageWriter, Origin};
 use plan::Plan;
 use reorder::Window;
 use worker::{Output, Part, Worker};
@@ -53,6 +53,8 @@ pub struct Options<'a> {
     pub overlay: bool,
     /// Aligned runs of so many zero bytes are left out of plain data; 0 writes everything.
     pub sparse: usize,
+    /// Let the host share the blocks of plain data between source and target.
+    pub share: bool,
     /// Set by another thread to stop.
     pub cancel: &'a AtomicBool,
 }
@@ -99,7 +101,7 @@ pub fn convert(
             if options.cancel.load(Ordering::Relaxed) {
                 return Err(Error::cancelled());
             }
-            commit(writer, &output, &mut verifier)?;
+            commit(source, writer, &output, &mut verifier)?;
             stats.add(&output.stats);
             progress(Progress {
                 guest: output.end,
@@ -158,12 +160,24 @@ fn work(
     }
 }
 
-fn commit(writer: &mut dyn ImageWriter, output: &Output, verifier: &mut Verifier) -> Result<()> {
+fn commit(
+    source: &dyn Source,
+    writer: &mut dyn ImageWriter,
+    output: &Output,
+    verifier: &mut Verifier,
+) -> Result<()> {
     for part in &output.parts {
         match part {
             Part::Zero(range) => writer.write_zeros(range.clone())?,
-            Part::Data { guest, bytes } => {
-                writer.write_data(*guest, &output.bytes[bytes.clone()])?;
+            Part::Data {
+                guest,
+                bytes,
+                origin,
+            } => {
+                let origin = origin.and_then(|(depth, host)| {
+                    source.data_store(depth).map(|store| Origin { store, host })
+                });
+                writer.write_data(*guest, &output.bytes[bytes.clone()], origin)?;
             }
             Part::Compressed(clusters) => {
                 let clusters = &output.clusters[clusters.clone()];

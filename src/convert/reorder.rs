@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// Lets items with numbers up to some ahead of the last committed one be worked on.
 #[derive(Debug)]
-pub(super) struct Window {
+pub(crate) struct Window {
     ahead: u64,
     state: Mutex<State>,
     moved: Condvar,
@@ -22,7 +22,7 @@ struct State {
 }
 
 impl Window {
-    pub(super) fn new(ahead: usize) -> Self {
+    pub(crate) fn new(ahead: usize) -> Self {
         Self {
             ahead: ahead as u64,
             state: Mutex::default(),
@@ -35,7 +35,7 @@ impl Window {
     }
 
     /// Waits until item `number` may be worked on; false when no more work is wanted.
-    pub(super) fn wait_for(&self, number: u64) -> bool {
+    pub(crate) fn wait_for(&self, number: u64) -> bool {
         let mut state = self.state();
         while !state.closed && number >= state.next + self.ahead {
             state = self
@@ -52,7 +52,7 @@ impl Window {
     }
 
     /// Wakes every waiting worker when the current thread unwinds.
-    pub(super) fn close_on_panic(&self) -> impl Drop + '_ {
+    pub(crate) fn close_on_panic(&self) -> impl Drop + '_ {
         struct Guard<'a>(&'a Window);
         impl Drop for Guard<'_> {
             fn drop(&mut self) {
@@ -68,7 +68,7 @@ impl Window {
     ///
     /// # Errors
     /// The failure with the lowest number, from a worker or from `commit`; later results are dropped.
-    pub(super) fn in_order<T>(
+    pub(crate) fn in_order<T>(
         &self,
         receiver: &Receiver<(u64, Result<T>)>,
         mut commit: impl FnMut(T) -> Result<()>,

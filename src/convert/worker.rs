@@ -44,6 +44,8 @@ pub(super) enum Part {
         guest: u64,
         /// Where they are.
         bytes: Range<usize>,
+        /// Depth and host offset at which the source stores them, when that may be shared.
+        origin: Option<(u32, u64)>,
     },
     /// Which of the output's compressed clusters.
     Compressed(Range<usize>),
@@ -122,7 +124,7 @@ impl<'a> Worker<'a> {
                 run = Some(run.map_or(at, |run| run.start)..end);
             } else {
                 if let Some(run) = run.take() {
-                    self.read(run, &mut output)?;
+                    self.read(run, &item.extents, &mut output)?;
                 }
                 match step {
                     Step::Copy(codec) => self.copy(at..end, codec, &mut output)?,
@@ -136,7 +138,7 @@ impl<'a> Worker<'a> {
             }
         }
         if let Some(run) = run {
-            self.read(run, &mut output)?;
+            self.read(run, &item.extents, &mut output)?;
         }
         Ok(output)
     }
@@ -358,12 +360,12 @@ impl<'a> Worker<'a> {
     }
 
     /// Reads a run of target clusters and carries each over.
-    fn read(&mut self, guest: Range<u64>, output: &mut Output) -> Result<()> {
+    fn read(&mut self, guest: Range<u64>, extents: &[Extent], output: &mut Output) -> Result<()> {
         let size = bytes(self.target.cluster_size);
         let length = bytes(guest.end - guest.start);
         output.stats.stored_bytes += guest.end - guest.start;
         if self.encoder.is_none() {
-            return self.read_plain(guest, output);
+            return self.read_plain(guest, extents, output);
         }
         // The disk's last cluster is encoded whole: zeros behind the end.
         let mut plain = std::mem::take(&mut self.plain);
@@ -403,13 +405,19 @@ impl<'a> Worker<'a> {
             output.parts.push(Part::Data {
                 guest: guest.start,
                 bytes,
+                origin: None,
             });
         }
         Ok(())
     }
 
     /// Reads a run into the output itself and says which of its bytes are to be written.
-    fn read_plain(&mut self, guest: Range<u64>, output: &mut Output) -> Result<()> {
+    fn read_plain(
+        &mut self,
+        guest: Range<u64>,
+        extents: &[Extent],
+        output: &mut Output,
+    ) -> Result<()> {
         let size = bytes(self.target.cluster_size);
         let base = output.bytes.len();
         output
@@ -417,6 +425,7 @@ impl<'a> Worker<'a> {
             .resize(base + bytes(guest.end - guest.start), 0);
         self.reader
             .read_at(guest.start, &mut output.bytes[base..])?;
+        let first_part = output.parts.len();
         let (parts, stats) = (&mut output.parts, &mut output.stats);
         let mut at = guest.start;
         for cluster in output.bytes[base..].chunks(size) {
@@ -437,7 +446,38 @@ impl<'a> Worker<'a> {
             }
             at = end;
         }
+        if self.options.share {
+            let found = output.parts.split_off(first_part);
+            output
+                .parts
+                .extend(found.into_iter().flat_map(|part| part.by_origin(extents)));
+        }
         Ok(())
+    }
+}
+
+impl Part {
+    /// Data cut along the extents that it comes from, each with its place there.
+    fn by_origin(self, extents: &[Extent]) -> Vec<Self> {
+        let Self::Data { guest, bytes, .. } = self else {
+            return vec![self];
+        };
+        let end = guest + bytes.len() as u64;
+        let overlapping = extents
+            .iter()
+            .filter(|extent| extent.end() > guest && extent.start < end);
+        overlapping
+            .map(|extent| {
+                let (from, until) = (extent.start.max(guest), extent.end().min(end));
+                let distance = |at: u64| bytes.start + usize::try_from(at - guest).unwrap_or(0);
+                let host = extent.host.filter(|_| extent.kind == ExtentKind::Data);
+                Self::Data {
+                    guest: from,
+                    bytes: distance(from)..distance(until),
+                    origin: host.map(|host| (extent.depth, host + (from - extent.start))),
+                }
+            })
+            .collect()
     }
 }
 
@@ -476,6 +516,7 @@ fn push_data(parts: &mut Vec<Part>, guest: u64, bytes: Range<usize>) {
     if let Some(Part::Data {
         guest: first,
         bytes: last,
+        ..
     }) = parts.last_mut()
         && last.end == bytes.start
         && *first + last.len() as u64 == guest
@@ -483,7 +524,11 @@ fn push_data(parts: &mut Vec<Part>, guest: u64, bytes: Range<usize>) {
         last.end = bytes.end;
         return;
     }
-    parts.push(Part::Data { guest, bytes });
+    parts.push(Part::Data {
+        guest,
+        bytes,
+        origin: None,
+    });
 }
 
 /// A guest length as a length in memory; items are far smaller than any address space.

@@ -202,12 +202,31 @@ impl Chain {
             .map(|(path, format)| (path.as_path(), *format))
     }
 
+    /// The layers behind [`Chain::paths`].
+    pub(crate) fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
     /// Whether ranges may be left to a backing file that is not open.
     pub fn is_partial(&self) -> bool {
         self.unopened.is_some()
     }
 
-    fn refuse_unopened(&self, guest: u64) -> Result<()> {
+    /// Whether the host can share the blocks of all files of this chain with `target`.
+    ///
+    /// # Errors
+    /// The host fails to query the target.
+    pub fn all_shared_with(&self, target: &super::Target) -> Result<bool> {
+        for store in &self.stores {
+            if !target.shares_blocks_with(&**store)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Fails when what is at `guest` is left to a backing file that is not open.
+    pub(crate) fn refuse_unopened(&self, guest: u64) -> Result<()> {
         let Some((by, name)) = &self.unopened else {
             return Ok(());
         };
@@ -237,6 +256,13 @@ impl Source for Chain {
         self.layers
             .get(depth as usize)
             .map_or(RAW_UNIT, Layer::cluster_size)
+    }
+
+    fn data_store(&self, depth: u32) -> Option<&dyn ReadAt> {
+        match self.layers.get(depth as usize)? {
+            Layer::Raw(layer) => Some(&**layer.store()),
+            Layer::Qcow2(layer) => (!layer.is_encrypted()).then(|| &**layer.data_store()),
+        }
     }
 
     fn extent_at(&self, range: Range<u64>) -> Result<Extent> {

@@ -5,6 +5,10 @@
 //! [`ImageWriter`](crate::writer::ImageWriter) alone.
 
 mod backing;
+pub mod check;
+pub mod info;
+pub mod map;
+pub mod measure;
 pub mod options;
 mod probe;
 mod qcow2;
@@ -16,6 +20,8 @@ use std::sync::Arc;
 
 pub(crate) use backing::is_protocol;
 pub use backing::{BackingPolicy, Chain, MAX_CHAIN};
+pub use info::{ImageInfo, backing_chain_info};
+pub use map::{MapEntry, map};
 pub use probe::Format;
 pub use target::{Target, TargetOptions};
 

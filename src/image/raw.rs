@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
 use crate::store::{ReadAt, RunKind, WriteAt};
-use crate::writer::{ImageWriter, StoredCluster, Written};
+use crate::writer::{ImageWriter, Origin, StoredCluster, Written};
 
 /// Guest view of a raw file or block device.
 #[derive(Debug)]
@@ -29,6 +29,11 @@ impl RawLayer {
 
     pub(crate) fn virtual_size(&self) -> u64 {
         self.virtual_size
+    }
+
+    /// The file itself.
+    pub(crate) fn store(&self) -> &Arc<dyn ReadAt> {
+        &self.store
     }
 
     /// Data and holes, as the file system tells them.
@@ -107,7 +112,12 @@ impl ImageWriter for RawWriter {
         self.fresh
     }
 
-    fn write_data(&mut self, guest: u64, bytes: &[u8]) -> Result<()> {
+    fn write_data(&mut self, guest: u64, bytes: &[u8], origin: Option<Origin<'_>>) -> Result<()> {
+        if let Some(origin) = origin
+            && origin.share(&*self.store, 0, guest, bytes.len() as u64)?
+        {
+            return Ok(());
+        }
         self.store.write_all_at(bytes, guest)
     }
 

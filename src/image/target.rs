@@ -198,6 +198,17 @@ impl Target {
         })
     }
 
+    /// Whether the host can share blocks of `from` with this target; leaves an unwritten target as it is.
+    ///
+    /// # Errors
+    /// The host fails to query the target.
+    pub fn shares_blocks_with(&self, from: &dyn ReadAt) -> Result<bool> {
+        match (self.staged.last(), from.as_host_file()) {
+            (Some(staged), Some(from)) => staged.shares_blocks_with(from),
+            _ => Ok(false),
+        }
+    }
+
     /// What takes the guest contents.
     pub fn writer(&mut self) -> &mut dyn ImageWriter {
         match &mut self.writer {

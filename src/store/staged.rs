@@ -158,6 +158,20 @@ impl Staged {
         Ok(())
     }
 
+    /// Whether this file system can share blocks of `from` with a file here: tried on a file that is gone at once.
+    ///
+    /// # Errors
+    /// When the host refuses another temporary file.
+    pub fn shares_blocks_with(&self, from: &HostFile) -> Result<bool> {
+        let fail = |errno| self.error("create a temporary file", errno);
+        let (name, trial) =
+            sweep::create_locked(&self.directory, Mode::from_raw_mode(0o600)).map_err(fail)?;
+        let shared = rustix::fs::ioctl_ficlone(&trial, from).is_ok();
+        retry_on_intr(|| rustix::fs::unlinkat(&self.directory, &name, AtFlags::empty()))
+            .map_err(fail)?;
+        Ok(shared)
+    }
+
     /// Removes the unfinished file, as dropping does, and tells if that fails.
     ///
     /// # Errors

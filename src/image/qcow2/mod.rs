@@ -3,10 +3,14 @@
 
 mod allocator;
 pub(crate) mod bitmaps;
+pub(crate) mod check;
 pub(crate) mod format;
 mod gather;
+mod info;
 mod l2_cache;
+mod luks;
 mod open;
+mod preallocation;
 mod reader;
 mod writer;
 

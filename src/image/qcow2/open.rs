@@ -205,16 +205,6 @@ impl Qcow2File {
             Encryption::Luks => Some("LUKS"),
         }
     }
-
-    /// Host offset of the L2 table that `entry` points to, checked against the file's length.
-    pub(crate) fn check_table(&self, entry: L1Entry) -> Result<Option<u64>> {
-        check_l2_table(
-            &*self.store,
-            self.header.cluster_bits,
-            self.file_length,
-            entry,
-        )
-    }
 }
 
 /// Host offset of the L2 table that `entry` points to; it must start inside the file.

@@ -77,6 +77,21 @@ impl Layer {
         self.geometry.cluster_bits.size()
     }
 
+    /// The image file, with header and tables.
+    pub(crate) fn store(&self) -> &Arc<dyn ReadAt> {
+        &self.store
+    }
+
+    /// The file with plain clusters: the same, or the external data file.
+    pub(crate) fn data_store(&self) -> &Arc<dyn ReadAt> {
+        &self.data
+    }
+
+    /// Whether guest data is encrypted.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.encryption.is_some()
+    }
+
     /// The extent at `range.start`, up to `range.end` or the end of its L2 table; ranges without a table go on over
     /// all their L1 entries.
     pub(crate) fn extent_at(&self, range: Range<u64>) -> Result<Extent> {

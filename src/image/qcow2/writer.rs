@@ -32,7 +32,7 @@ use crate::codec::CompressionType;
 use crate::error::{Error, Result};
 use crate::image::options::{Preallocation, Qcow2Options};
 use crate::store::WriteAt;
-use crate::writer::{ImageWriter, StoredCluster, Tail, Written};
+use crate::writer::{ImageWriter, Origin, StoredCluster, Tail, Written};
 
 /// Streams remembered to find later ones that are the same; bounds memory at some 40 MiB.
 const MAX_REMEMBERED: usize = 1 << 20;
@@ -177,6 +177,21 @@ impl Writer {
 
     fn data_store(&self) -> &dyn WriteAt {
         self.data.as_deref().unwrap_or(&*self.store)
+    }
+
+    fn write_run(
+        &self,
+        bytes: &[u8],
+        run: Range<usize>,
+        host: u64,
+        origin: Option<Origin<'_>>,
+    ) -> Result<()> {
+        if let Some(origin) = origin
+            && origin.share(self.data_store(), run.start as u64, host, run.len() as u64)?
+        {
+            return Ok(());
+        }
+        self.data_store().write_all_at(&bytes[run], host)
     }
 
     /// An earlier stream with the same bytes, after one more reference to it has been counted.
@@ -499,34 +514,28 @@ impl ImageWriter for Writer {
         self.fresh
     }
 
-    fn write_data(&mut self, guest: u64, bytes: &[u8]) -> Result<()> {
+    fn write_data(&mut self, guest: u64, bytes: &[u8], origin: Option<Origin<'_>>) -> Result<()> {
         let bits = self.geometry.cluster_bits;
-        let mut rest = bytes;
-        let mut at = guest;
         // Bytes whose clusters follow each other on the host go out with one write.
-        let mut run = 0u64..0u64;
-        let mut run_bytes: &[u8] = &[];
-        while !rest.is_empty() {
+        let (mut run, mut run_host) = (0..0, 0);
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = guest + done as u64;
             let within = bits.offset_in(at);
-            let length = rest
-                .len()
-                .min(usize::try_from(bits.size() - within).unwrap_or(0));
+            let room = usize::try_from(bits.size() - within).unwrap_or(0);
+            let length = (bytes.len() - done).min(room);
             let host = self.plain_cluster(at)? + within;
             if self.geometry.extended_l2 {
                 self.mark_subclusters(at, within..within + length as u64, false)?;
             }
-            if run.end != host {
-                self.data_store().write_all_at(run_bytes, run.start)?;
-                run = host..host;
-                run_bytes = &rest[..0];
+            if run_host + run.len() as u64 != host {
+                self.write_run(bytes, run, run_host, origin)?;
+                (run, run_host) = (done..done, host);
             }
-            run.end += length as u64;
-            let from = bytes.len() - rest.len() - run_bytes.len();
-            run_bytes = &bytes[from..from + run_bytes.len() + length];
-            rest = &rest[length..];
-            at += length as u64;
+            run.end += length;
+            done += length;
         }
-        self.data_store().write_all_at(run_bytes, run.start)
+        self.write_run(bytes, run, run_host, origin)
     }
 
     fn write_compressed(

@@ -184,7 +184,7 @@ impl Header {
         let mut u32_field = || fields.try_get_u32().map_err(|_| truncated());
         u32_field()?;
         let version = u32_field()?;
-        let mut u64_field = |upper: u32, lower: u32| (u64::from(upper) << 32) | u64::from(lower);
+        let u64_field = |upper: u32, lower: u32| (u64::from(upper) << 32) | u64::from(lower);
         let backing_offset = u64_field(u32_field()?, u32_field()?);
         let backing_size = u32_field()?;
         u32_field()?;

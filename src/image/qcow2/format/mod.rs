@@ -18,6 +18,6 @@ pub mod snapshot;
 pub use addr::{ClusterBits, HostOffset};
 pub use compressed::CompressedDescriptor;
 pub use corruption::Corruption;
-pub use entry::{Geometry, L1Entry, L2Entry, L2Mapping};
+pub use entry::Geometry;
 pub use header::Header;
 pub use refcount::RefcountOrder;
