@@ -15,8 +15,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("codec", &["error"]),
     ("extent", &["codec"]),
     ("store", &["error"]),
-    ("source", &["error", "extent"]),
-    ("writer", &["error"]),
+    ("source", &["error", "extent", "store"]),
+    ("writer", &["error", "store"]),
     (
         "convert",
         &["codec", "error", "extent", "source", "writer", "zero"],
