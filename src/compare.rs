@@ -52,6 +52,7 @@ pub struct Progress {
 
 /// What came of a comparison. Offsets and lengths are guest bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Comparison {
     /// Virtual sizes of both disks; a difference alone is one only to a strict comparison.
     pub sizes: [u64; 2],

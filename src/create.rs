@@ -71,10 +71,7 @@ pub fn create(request: &CreateRequest) -> Result<Created> {
 }
 
 fn open_backing(overlay: &Path, name: &str, format: &str) -> Result<Image> {
-    let directory = match overlay.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = overlay.parent().unwrap_or(Path::new(""));
     let options = OpenOptions {
         format: Some(format.parse()?),
         ..OpenOptions::default()

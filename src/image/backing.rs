@@ -96,7 +96,7 @@ impl BackingPolicy {
             HostFile::open_beneath(&directory, relative, locking).map_err(|error| {
                 error.with_remedy(format!(
                     "--backing beside opens a {noun} only below {}; --backing any opens any path",
-                    directory.display()
+                    Path::new(".").join(&directory).display()
                 ))
             })
         };
@@ -104,12 +104,9 @@ impl BackingPolicy {
     }
 }
 
-/// The directory that relative names in the image at `path` refer to.
+/// The directory that relative names in the image at `path` refer to, as `path` spells it: empty for the current one.
 pub(crate) fn directory_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
+    path.parent().map(Path::to_owned).unwrap_or_default()
 }
 
 /// Whether QEMU would take `name` for `protocol:something`: a colon before any slash.

@@ -59,7 +59,8 @@ impl HostFile {
         let path = directory.join(relative);
         let base = retry_on_intr(|| {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::open(directory, flags, Mode::empty())
+            // Names keep the user's spelling, in which the current directory may be empty.
+            rustix::fs::open(Path::new(".").join(directory), flags, Mode::empty())
         })
         .map_err(|errno| Error::io("open", errno.into()).at_path(directory))?;
         let open = |flags: OFlags| {

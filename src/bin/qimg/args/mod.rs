@@ -1,0 +1,145 @@
+//! What was typed: every command, option and line of help.
+//!
+//! Knows words and what each of them takes. Must not know what a command does:
+//! `commands` turns what is here into the library's own requests.
+
+mod check;
+mod compare;
+mod compress;
+mod convert;
+mod create;
+mod info;
+mod input;
+mod map;
+mod measure;
+mod option_list;
+mod output;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+pub(crate) use check::CheckArgs;
+pub(crate) use compare::CompareArgs;
+pub(crate) use compress::{CompressArgs, Window};
+pub(crate) use convert::{Codec, ConvertArgs};
+pub(crate) use create::CreateArgs;
+pub(crate) use info::InfoArgs;
+pub(crate) use input::InputArgs;
+pub(crate) use map::MapArgs;
+pub(crate) use measure::MeasureArgs;
+pub(crate) use option_list::OptionList;
+pub(crate) use output::{ProgressArgs, ProgressMode, ReportArgs, ThreadArgs};
+
+/// Everything that was typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "qimg",
+    version,
+    propagate_version = true,
+    about = "Inspect, check, convert and compress VM disk images",
+    after_help = "`qimg COMMAND --help` shows examples and exit codes.",
+    after_long_help = HELP,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    /// How progress is shown on stderr [default: auto]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "STYLE",
+        help_heading = "Global options"
+    )]
+    pub(crate) progress: Option<ProgressMode>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const HELP: &str = "\
+Examples:
+  qimg info disk.qcow2                      what the image is
+  qimg compress disk.qcow2 small.qcow2      a smaller image with the same contents
+  qimg convert -O raw disk.qcow2 disk.raw   another format
+  qimg compare disk.qcow2 small.qcow2       whether two images hold the same
+
+Also there:
+  qimg completions SHELL                    completions for bash, elvish, fish, powershell or zsh
+  qimg man [DIR]                            this manual: one page, or a page for each command in DIR
+
+Exit codes:
+  0    done
+  1    failed, or used wrongly
+  129, 130, 143   ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM
+  check and compare have more of them; each command's --help says which.
+
+Results go to stdout; progress, warnings and errors to stderr.
+A file that an image names (a backing file, a data file) is not opened unless --backing says so.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Info(InfoArgs),
+    Map(MapArgs),
+    Check(CheckArgs),
+    Compare(CompareArgs),
+    Measure(MeasureArgs),
+    Create(CreateArgs),
+    Convert(ConvertArgs),
+    Compress(CompressArgs),
+    /// Print completions for a shell
+    #[command(hide = true, after_long_help = COMPLETIONS_HELP)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write a page for each command
+    #[command(hide = true, after_long_help = MAN_HELP)]
+    Man {
+        /// Directory for the pages of all commands
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
+}
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  qimg completions bash > /etc/bash_completion.d/qimg
+  qimg completions zsh > ~/.zfunc/_qimg
+
+Exit codes:
+  0    done
+  1    failed, or used wrongly";
+
+const MAN_HELP: &str = "\
+Examples:
+  qimg man | man -l -
+  qimg man /usr/local/share/man/man1
+
+Exit codes:
+  0    done
+  1    failed, or used wrongly";
+
+/// A value that the library reads, with its remedy behind its complaint.
+fn typed<T: std::str::FromStr<Err = qimg::Error>>(text: &str) -> Result<T, String> {
+    text.parse()
+        .map_err(|error: qimg::Error| match error.remedy() {
+            Some(remedy) => format!("{error}: {remedy}"),
+            None => error.to_string(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn no_two_options_clash() {
+        Cli::command().debug_assert();
+    }
+}

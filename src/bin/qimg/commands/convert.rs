@@ -1,0 +1,106 @@
+//! `qimg convert`.
+
+use qimg::codec::{DeflateWindow, EncoderOptions};
+use qimg::convert::Reuse;
+use qimg::image::options::Qcow2Options;
+use qimg::image::{Format, Image, TargetOptions};
+use qimg::rewrite::{Bitmaps, RewriteRequest, rewrite};
+use qimg::store::Locking;
+use qimg::{Error, Result};
+
+use super::{Status, progress_wish, record_codec, refuse_qcow2_options, sync};
+use crate::args::{Codec, ConvertArgs, OptionList, ProgressMode};
+use crate::render::Console;
+use crate::render::progress::Meter;
+use crate::signals::Interrupt;
+
+pub(super) fn run(
+    args: &ConvertArgs,
+    mode: Option<ProgressMode>,
+    console: &mut Console<'_>,
+) -> Status {
+    let (target, encoding) = target(args)?;
+    let source = Image::open(&args.source, &args.input.open_options())?;
+    let request = RewriteRequest {
+        source: &source,
+        snapshot: args.snapshot.as_deref(),
+        destination: &args.destination,
+        overlay: target.qcow2.backing.is_some(),
+        target,
+        encoding,
+        // A level that was asked for is worth nothing if streams of another one stay.
+        reuse: if args.level.is_some() {
+            Reuse::KeepSmaller
+        } else {
+            Reuse::Copy
+        },
+        bitmaps: match (args.bitmaps, args.skip_broken_bitmaps) {
+            (false, _) => Bitmaps::Leave,
+            (true, false) => Bitmaps::Copy,
+            (true, true) => Bitmaps::SkipBroken,
+        },
+        sparse: usize::try_from(args.sparse.0)
+            .map_err(|_| Error::usage("-S: this size is too large"))?,
+        in_place: false,
+        threads: args.thread_count(),
+    };
+    let interrupt = Interrupt::watch()?;
+    let mut meter = Meter::new(
+        console,
+        "convert",
+        progress_wish(mode, args.progress, args.quiet),
+    );
+    rewrite(&request, interrupt.flag(), &mut |step, total| {
+        meter.update(step.stats.stored_bytes, total);
+    })
+    .map_err(|error| interrupt.failure(error))?;
+    meter.finish();
+    Ok(0)
+}
+
+fn target(args: &ConvertArgs) -> Result<(TargetOptions, Option<EncoderOptions>)> {
+    let list = OptionList::joined(&args.options);
+    let mut qcow2 = Qcow2Options::default();
+    list.apply(&mut qcow2)?;
+    if list.size()?.is_some() {
+        return Err(
+            Error::usage("convert keeps the size of the disk").with_remedy("leave out -o size")
+        );
+    }
+    if args.target_format == Format::Raw {
+        refuse_qcow2_options(&list)?;
+    }
+    if let (Some(name), Some(format)) = (&args.target_backing, &args.backing_format) {
+        qcow2.backing = Some((name.clone(), format.clone()));
+    }
+    let compress = match args.codec {
+        None => args.compress,
+        Some(Codec::None) if args.compress => {
+            return Err(Error::usage("-c and --codec none contradict each other"));
+        }
+        Some(Codec::None) => false,
+        Some(Codec::Use(codec)) => {
+            record_codec(&mut qcow2, codec, list.value("compression_type"))?;
+            true
+        }
+    };
+    if args.level.is_some() && !compress {
+        return Err(Error::usage("--level without compression").with_remedy("add -c or --codec"));
+    }
+    let encoding = compress.then_some(EncoderOptions {
+        codec: qcow2.compression_type,
+        level: args.level,
+        window: DeflateWindow::Full,
+    });
+    if let Some(encoding) = encoding {
+        encoding.effective_level()?;
+    }
+    let target = TargetOptions {
+        format: args.target_format,
+        qcow2,
+        existing: args.existing,
+        sync: sync(args.no_sync),
+        locking: Locking::Check,
+    };
+    Ok((target, encoding))
+}

@@ -1,0 +1,252 @@
+//! `info` in qemu-img's words and order.
+
+use std::io::{self, Write};
+
+use qimg::error::Escaped;
+use qimg::image::info::{ChildInfo, FormatSpecific, ImageInfo, SnapshotInfo};
+use qimg::units::ByteSize;
+use serde::Serialize;
+use serde_json::Value;
+
+/// What qemu-img tells of an image, and what was asked for beyond.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    #[serde(flatten)]
+    info: ImageInfo,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) contents: Option<Contents>,
+}
+
+impl From<ImageInfo> for Report {
+    fn from(info: ImageInfo) -> Self {
+        Self {
+            info,
+            contents: None,
+        }
+    }
+}
+
+/// Guest bytes by what stands behind them in the image itself.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Contents {
+    pub(crate) data: u64,
+    pub(crate) compressed: u64,
+    pub(crate) zero: u64,
+    pub(crate) unallocated: u64,
+}
+
+/// The images of a chain, or one alone.
+pub(crate) fn images(out: &mut dyn Write, reports: &[Report]) -> io::Result<()> {
+    for (number, report) in reports.iter().enumerate() {
+        if number > 0 {
+            writeln!(out)?;
+        }
+        image(out, &report.info)?;
+        if let Some(contents) = &report.contents {
+            contents.print(out)?;
+        }
+    }
+    Ok(())
+}
+
+impl Contents {
+    fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "Guest clusters:")?;
+        for (kind, bytes) in [
+            ("data", self.data),
+            ("compressed", self.compressed),
+            ("zero", self.zero),
+            ("unallocated", self.unallocated),
+        ] {
+            writeln!(out, "    {kind}: {} ({bytes} bytes)", ByteSize(bytes))?;
+        }
+        Ok(())
+    }
+}
+
+fn image(out: &mut dyn Write, info: &ImageInfo) -> io::Result<()> {
+    writeln!(out, "image: {}", Escaped(&info.filename))?;
+    writeln!(out, "file format: {}", info.format)?;
+    let size = info.virtual_size;
+    writeln!(out, "virtual size: {} ({size} bytes)", ByteSize(size))?;
+    writeln!(out, "disk size: {}", ByteSize(info.actual_size))?;
+    if info.encrypted {
+        writeln!(out, "encrypted: yes")?;
+    }
+    if let Some(size) = info.cluster_size {
+        writeln!(out, "cluster_size: {size}")?;
+    }
+    if info.dirty_flag {
+        writeln!(out, "cleanly shut down: no")?;
+    }
+    if let Some(name) = &info.backing_filename {
+        write!(out, "backing file: {}", Escaped(name))?;
+        match &info.full_backing_filename {
+            None => write!(out, " (cannot determine actual path)")?,
+            Some(full) if full != name => write!(out, " (actual path: {})", Escaped(full))?,
+            Some(_) => {}
+        }
+        writeln!(out)?;
+    }
+    if let Some(format) = &info.backing_filename_format {
+        writeln!(out, "backing file format: {}", Escaped(format))?;
+    }
+    if !info.snapshots.is_empty() {
+        snapshots(out, &info.snapshots)?;
+    }
+    if let Some(FormatSpecific::Qcow2(specific)) = &info.format_specific {
+        writeln!(out, "Format specific information:")?;
+        members(out, &serde_json::to_value(specific)?, 1)?;
+    }
+    info.children.iter().try_for_each(|node| child(out, node))
+}
+
+fn child(out: &mut dyn Write, child: &ChildInfo) -> io::Result<()> {
+    let info = &child.info;
+    writeln!(out, "Child node '/{}':", Escaped(&child.name))?;
+    writeln!(out, "    filename: {}", Escaped(&info.filename))?;
+    writeln!(out, "    protocol type: {}", info.format)?;
+    let length = info.virtual_size;
+    writeln!(
+        out,
+        "    file length: {} ({length} bytes)",
+        ByteSize(length)
+    )?;
+    writeln!(out, "    disk size: {}", ByteSize(info.actual_size))
+}
+
+fn snapshots(out: &mut dyn Write, snapshots: &[SnapshotInfo]) -> io::Result<()> {
+    writeln!(out, "Snapshot list:")?;
+    writeln!(
+        out,
+        "{:<7} {:<16} {:>8} {:>19} {:>15} {:>10}",
+        "ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"
+    )?;
+    for snapshot in snapshots {
+        let seconds = snapshot.vm_clock_sec;
+        let clock = format!(
+            "{:04}:{:02}:{:02}.{:03}",
+            seconds / 3600,
+            seconds / 60 % 60,
+            seconds % 60,
+            snapshot.vm_clock_nsec / 1_000_000
+        );
+        writeln!(
+            out,
+            "{:<7} {:<16} {:>8} {:>19} {clock:>15} {:>10}",
+            Escaped(&snapshot.id).to_string(),
+            Escaped(&snapshot.name).to_string(),
+            ByteSize(snapshot.vm_state_size).to_string(),
+            date(snapshot.date_sec),
+            snapshot
+                .icount
+                .map_or_else(String::new, |count| count.to_string()),
+        )?;
+    }
+    Ok(())
+}
+
+/// `2026-11-22 12:52:42` in UTC: an image must not be shown differently on another host.
+fn date(seconds: u64) -> String {
+    // Days since 0000-03-01 put the leap day at the end of a year (Howard Hinnant, "chrono-compatible low-level date
+    // algorithms").
+    let days = seconds / 86_400 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+/// qemu-img prints members in the order of its hash table; this is that order, written down.
+const ORDER: [&str; 25] = [
+    "compat",
+    "compression-type",
+    "lazy-refcounts",
+    "flags",
+    "bitmaps",
+    "refcount-bits",
+    "data-file",
+    "encrypt",
+    "data-file-raw",
+    "corrupt",
+    "extended-l2",
+    "name",
+    "granularity",
+    "active",
+    "iters",
+    "key-offset",
+    "stripes",
+    "ivgen-alg",
+    "detached-header",
+    "hash-alg",
+    "cipher-alg",
+    "uuid",
+    "ivgen-hash-alg",
+    "format",
+    "cipher-mode",
+];
+
+fn members(out: &mut dyn Write, value: &Value, depth: usize) -> io::Result<()> {
+    let Value::Object(object) = value else {
+        return Ok(());
+    };
+    let rank = |key: &str| {
+        ORDER
+            .iter()
+            .position(|known| *known == key)
+            .unwrap_or(ORDER.len())
+    };
+    let mut members: Vec<(&String, &Value)> = object.iter().collect();
+    // What has no rank follows: slots, payload-offset, master-key-iters.
+    members.sort_by_key(|(key, _)| (rank(key), std::cmp::Reverse(key.as_str())));
+    for (key, value) in members {
+        labelled(out, &key.replace('-', " "), value, depth)?;
+    }
+    Ok(())
+}
+
+fn labelled(out: &mut dyn Write, label: &str, value: &Value, depth: usize) -> io::Result<()> {
+    write!(out, "{:width$}{label}:", "", width = depth * 4)?;
+    match value {
+        Value::Object(_) => {
+            writeln!(out)?;
+            members(out, value, depth + 1)
+        }
+        Value::Array(items) => {
+            writeln!(out)?;
+            items.iter().enumerate().try_for_each(|(number, item)| {
+                labelled(out, &format!("[{number}]"), item, depth + 1)
+            })
+        }
+        Value::String(text) => writeln!(out, " {}", Escaped(text)),
+        scalar => writeln!(out, " {scalar}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_utc() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_400, "2000-02-29 00:00:00"),
+            (1_700_000_000, "2023-11-14 22:13:20"),
+            (4_107_542_399, "2100-02-28 23:59:59"),
+            (4_107_542_400, "2100-03-01 00:00:00"),
+        ] {
+            assert_eq!(date(seconds), text);
+        }
+    }
+}

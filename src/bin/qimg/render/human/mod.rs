@@ -1,0 +1,9 @@
+//! Results in words for people: qemu-img's, to the byte where it has them.
+
+pub(crate) mod check;
+pub(crate) mod compare;
+pub(crate) mod compress;
+pub(crate) mod create;
+pub(crate) mod info;
+pub(crate) mod map;
+pub(crate) mod measure;
