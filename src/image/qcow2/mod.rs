@@ -6,6 +6,7 @@ pub(crate) mod bitmaps;
 mod census;
 pub(crate) mod check;
 pub(crate) mod format;
+mod gather;
 mod info;
 mod l2_cache;
 mod luks;

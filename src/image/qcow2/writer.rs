@@ -26,6 +26,7 @@ use super::format::entry::{
 use super::format::features::{self, known_names};
 use super::format::header::{BitmapsExtension, Encryption, V2_LENGTH, V3_LENGTH};
 use super::format::{CompressedDescriptor, Geometry, Header, HostOffset, RefcountOrder};
+use super::gather::{Batch, Pending};
 use crate::codec::CompressionType;
 use crate::error::{Error, Result};
 use crate::image::options::{Preallocation, Qcow2Options};
@@ -34,8 +35,6 @@ use crate::writer::{ImageWriter, Origin, StoredCluster, Tail, Written};
 
 /// Streams remembered to find later ones that are the same; bounds memory at some 40 MiB.
 const MAX_REMEMBERED: usize = 1 << 20;
-/// Bytes of tables gathered for one write.
-const TABLE_BATCH: usize = 2 << 20;
 /// Bytes of plain clusters set aside at once among streams; tables take what is left in the end.
 const RESERVE_BYTES: u64 = 256 << 10;
 
@@ -641,75 +640,5 @@ impl ImageWriter for Writer {
             file_length,
             shared_clusters: self.shared_clusters,
         })
-    }
-}
-
-/// Streams that follow each other both in the arena and on the host, gathered for one write.
-#[derive(Default)]
-struct Pending {
-    arena: Range<usize>,
-    host: u64,
-}
-
-impl Pending {
-    fn push(
-        &mut self,
-        store: &dyn WriteAt,
-        arena: &[u8],
-        start: usize,
-        length: usize,
-        host: u64,
-    ) -> Result<()> {
-        let follows = self.arena.end == start && self.host + self.arena.len() as u64 == host;
-        if !follows {
-            self.flush(store, arena)?;
-            (self.arena, self.host) = (start..start, host);
-        }
-        self.arena.end += length;
-        Ok(())
-    }
-
-    fn flush(&mut self, store: &dyn WriteAt, arena: &[u8]) -> Result<()> {
-        let range = std::mem::take(&mut self.arena);
-        store.write_all_at(&arena[range], self.host)
-    }
-}
-
-/// Clusters of metadata that follow each other on the host, gathered for one write.
-struct Batch {
-    cluster: usize,
-    host: u64,
-    bytes: Vec<u8>,
-}
-
-impl Batch {
-    fn new(cluster: usize) -> Self {
-        Self {
-            cluster,
-            host: 0,
-            bytes: Vec::new(),
-        }
-    }
-
-    /// A zeroed cluster at `host`, to be filled.
-    fn push(&mut self, store: &dyn WriteAt, host: u64) -> Result<&mut [u8]> {
-        if self.host + self.bytes.len() as u64 != host || self.bytes.len() >= TABLE_BATCH {
-            self.flush(store)?;
-            self.host = host;
-        }
-        let start = self.bytes.len();
-        self.bytes.resize(start + self.cluster, 0);
-        Ok(&mut self.bytes[start..])
-    }
-
-    fn push_words(&mut self, store: &dyn WriteAt, host: u64, words: &[u64]) -> Result<()> {
-        BigEndian::write_u64_into(words, self.push(store, host)?);
-        Ok(())
-    }
-
-    fn flush(&mut self, store: &dyn WriteAt) -> Result<()> {
-        store.write_all_at(&self.bytes, self.host)?;
-        self.bytes.clear();
-        Ok(())
     }
 }
