@@ -163,7 +163,16 @@ impl Allocator {
     /// `None` when a count might not fit: the streams must then be placed one by one.
     pub(super) fn run(&mut self, streams: &[(u64, u64)], length: u64, phase: u16) -> Option<u64> {
         let count = u16::try_from(streams.len()).ok()?;
-        let open = self.counts.last().copied().unwrap_or(0);
+        let count_at = |cluster: u64| {
+            let index = usize::try_from(cluster).ok();
+            index
+                .and_then(|index| self.counts.get(index))
+                .copied()
+                .unwrap_or(0)
+        };
+        // The room may be in a cluster that others were placed behind.
+        let open = count_at(self.open.start >> self.cluster_bits.bits())
+            .max(self.counts.last().copied().unwrap_or(0));
         if open
             .checked_add(count)
             .is_none_or(|count| count > self.limit)
@@ -263,6 +272,30 @@ mod tests {
         assert_eq!(allocator.stream(1000), 3000);
         assert_eq!(allocator.metadata(), 3);
         assert_eq!(allocator.counts(), [2, 1, 1, 1, 0, 1]);
+    }
+
+    #[test]
+    fn a_row_does_not_overflow_the_counts_of_the_room_it_goes_to() {
+        let mut allocator = allocator(1, 2);
+        for _ in 0..3 {
+            allocator.stream(100);
+        }
+        allocator.plain();
+        assert_eq!(allocator.run(&[(0, 100), (100, 100)], 200, 0), None);
+        assert_eq!(allocator.counts(), [3, 1, 0]);
+    }
+
+    #[test]
+    fn a_row_keeps_its_place_within_a_sector() {
+        let mut allocator = allocator(4, 2);
+        allocator.stream(100);
+        let host = allocator.run(&[(0, 900), (800, 500)], 1300, 7).unwrap();
+        assert_eq!(host, 519);
+        assert_eq!(
+            allocator.run(&[(0, 4096), (4000, 1000)], 5000, 9).unwrap() % 512,
+            9
+        );
+        assert_eq!(allocator.counts(), [4, 2]);
     }
 
     #[test]

@@ -365,7 +365,9 @@ impl Writer {
             let host = number << bits.bits();
             let block = batch.push(&*self.store, host)?;
             for (index, &count) in counts.iter().enumerate() {
-                order.store(block, index, count.into());
+                order
+                    .store(block, index, count.into())
+                    .ok_or_else(too_large)?;
             }
             words.push(host);
         }
