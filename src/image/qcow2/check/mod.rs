@@ -200,7 +200,7 @@ fn count_bitmaps(
 fn is_sound(file: &Qcow2File, entry: &BitmapEntry) -> bool {
     let bits = file.header.cluster_bits;
     let bytes = u64::from(entry.table_size) << bits.bits();
-    let covered = u128::from(bytes) * 8 << entry.granularity_bits.min(63);
+    let covered = (u128::from(bytes) * 8) << entry.granularity_bits.min(63);
     entry.table_size > 0
         && entry.table_offset > 0
         && bits.is_aligned(entry.table_offset)
