@@ -3,6 +3,7 @@
 //! Known differences, all of them where an image is damaged:
 //! - qemu-img does not open an image whose consistent bitmaps are damaged; here that is a failure of the check, with
 //!   the same exit code.
+//! - An image without a refcount table is not opened; qemu-img opens it for a check, and for nothing else.
 //! - L2 tables that are not aligned are followed up to a limit, so that a small image cannot keep a check busy.
 
 mod oracle_tools;
@@ -56,8 +57,15 @@ fn same(directory: &Path, name: &str, what: &str) -> bool {
         assert_ne!(refused, 0, "{what}: qemu-img says {words}");
         return false;
     };
-    let report =
-        report.unwrap_or_else(|error| panic!("{what}: {error:?}; qemu-img: {expected} {words}"));
+    let report = match report {
+        Ok(report) => report,
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            let known = cause.is_some_and(|cause| cause.contains("refcount_table_clusters"));
+            assert!(known, "{what}: {error:?}; qemu-img: {expected} {words}");
+            return false;
+        }
+    };
     let counts = serde_json::to_value(&report).unwrap();
     let listed: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
     let few = &listed[..listed.len().min(12)];
@@ -183,9 +191,9 @@ fn make(directory: &Path, index: usize) -> String {
 fn sound_images_have_the_same_counts() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
-    for index in 0..MATRIX.len() {
+    for (index, (options, _)) in MATRIX.iter().enumerate() {
         let name = make(path, index);
-        assert!(same(path, &name, MATRIX[index].0));
+        assert!(same(path, &name, options));
         assert_eq!(ours(&path.join(&name)).unwrap().exit_code(), 0);
         for recipe in [
             &["-c"][..],
@@ -388,7 +396,7 @@ fn damaged_images_have_the_same_counts() {
     let cases = std::env::var("QIMG_CHECK_CASES").map_or(24, |cases| cases.parse().unwrap());
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (mut compared, mut refused) = (0, 0);
-    for index in 0..MATRIX.len() {
+    for (index, (options, _)) in MATRIX.iter().enumerate() {
         let name = make(path, index);
         let sound = fs::read(path.join(&name)).unwrap();
         for case in 0..cases {
@@ -401,7 +409,7 @@ fn damaged_images_have_the_same_counts() {
                 }
             }
             fs::write(path.join("damaged.qcow2"), &image.bytes).unwrap();
-            let what = format!("{} case {case}: {done:?}", MATRIX[index].0);
+            let what = format!("{options} case {case}: {done:?}");
             if same(path, "damaged.qcow2", &what) {
                 compared += 1;
             } else {
@@ -498,4 +506,106 @@ fn raw_images_have_no_check() {
         .check(&check)
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+#[test]
+fn an_encrypted_image_counts_its_luks_header() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let secret = "secret,id=key,data=sesame";
+    let options = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10";
+    must(
+        path,
+        "qemu-img",
+        &[
+            "create", "-q", "--object", secret, "-f", "qcow2", "-o", options, "a.qcow2", "4M",
+        ],
+    );
+    let image = "driver=qcow2,encrypt.key-secret=key,file.filename=a.qcow2";
+    let check = [
+        "check",
+        "--object",
+        secret,
+        "--image-opts",
+        "--output=json",
+        image,
+    ];
+    let output = must(path, "qemu-img", &check);
+    let mut expected: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let fields = expected.as_object_mut().unwrap();
+    fields.remove("filename");
+    fields.remove("format");
+    let report = ours(&path.join("a.qcow2")).unwrap();
+    assert_eq!(serde_json::to_value(&report).unwrap(), expected);
+    assert_eq!(report.exit_code(), 0);
+}
+
+#[test]
+fn bitmaps_in_use_and_incomplete_snapshots_are_checked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let name = make(path, 1);
+    let sound = fs::read(path.join(&name)).unwrap();
+    let mut image = Layout::new(sound.clone());
+    let (bitmaps, table) = image.bitmaps().unwrap();
+    image.put(bitmaps + 8, image.word(bitmaps + 8) | 1);
+    fs::write(path.join("a.qcow2"), &image.bytes).unwrap();
+    assert!(same(path, "a.qcow2", "bitmap in use"));
+    // Its bits are where another table is.
+    image.put(table, image.word(40));
+    fs::write(path.join("a.qcow2"), &image.bytes).unwrap();
+    assert!(same(path, "a.qcow2", "bits over the L1 table"));
+    assert_eq!(ours(&path.join("a.qcow2")).unwrap().exit_code(), 2);
+
+    let mut image = Layout::new(sound);
+    let snapshots = image.word(64);
+    for extra in [0u64, 8, 15, 16] {
+        let state = image.word(snapshots + 32) >> 32 << 32;
+        image.put(snapshots + 32, state | extra);
+        // One entry alone: what follows the shorter one is not the next.
+        image.put(60, 1 << 32 | snapshots >> 32);
+        fs::write(path.join("a.qcow2"), &image.bytes).unwrap();
+        same(path, "a.qcow2", &format!("{extra} bytes of extra data"));
+    }
+}
+
+#[test]
+fn reports_do_not_depend_on_the_number_of_threads() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let name = make(path, 2);
+    let mut image = Layout::new(fs::read(path.join(&name)).unwrap());
+    for at in image.l2(&image.l1()) {
+        image.put(at, image.word(at) ^ 1 << 63);
+    }
+    fs::write(path.join(&name), &image.bytes).unwrap();
+    let image = Image::open(path.join(&name), &OpenOptions::default()).unwrap();
+    let reports = [1, 2, 7].map(|threads| {
+        let check = CheckOptions {
+            threads,
+            cancel: &GO,
+            progress: None,
+        };
+        image.check(&check).unwrap()
+    });
+    assert_eq!(reports[0], reports[1]);
+    assert_eq!(reports[0], reports[2]);
+    assert!(reports[0].findings_total > reports[0].findings.len() as u64);
+}
+
+#[test]
+fn cancelling_ends_a_check() {
+    let directory = tempfile::tempdir().unwrap();
+    let name = make(directory.path(), 1);
+    let image = Image::open(directory.path().join(name), &OpenOptions::default()).unwrap();
+    let cancel = AtomicBool::new(true);
+    let check = CheckOptions {
+        threads: 2,
+        cancel: &cancel,
+        progress: None,
+    };
+    assert_eq!(
+        image.check(&check).unwrap_err().kind(),
+        ErrorKind::Cancelled
+    );
 }
