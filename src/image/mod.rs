@@ -17,6 +17,8 @@ use std::sync::Arc;
 pub(crate) use backing::is_protocol;
 pub use backing::{BackingPolicy, Chain, MAX_CHAIN};
 pub use probe::Format;
+#[cfg(fuzzing)]
+pub(crate) use qcow2::format as qcow2_format;
 pub use target::{Target, TargetOptions};
 
 use crate::codec::CompressionType;
