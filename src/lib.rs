@@ -59,6 +59,9 @@ pub mod convert;
 pub mod create;
 pub mod error;
 pub mod extent;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod image;
 pub mod rewrite;
 pub mod source;

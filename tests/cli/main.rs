@@ -3,10 +3,6 @@
 //! Where qemu-img has words for a result, qimg's are compared with those of
 //! the real one.
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "only the library opens images in one place"
-)]
 
 mod check;
 mod compare;

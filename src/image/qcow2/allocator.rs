@@ -126,18 +126,27 @@ impl Allocator {
         index(host)..=index(host + length.max(1) - 1)
     }
 
-    fn is_full(&self, host: u64) -> bool {
+    fn count_at(&self, host: u64) -> u16 {
         let cluster = usize::try_from(host >> self.cluster_bits.bits()).unwrap_or(usize::MAX);
-        self.counts
-            .get(cluster)
-            .is_some_and(|&count| count >= self.limit)
+        self.counts.get(cluster).copied().unwrap_or(0)
+    }
+
+    fn is_full(&self, host: u64) -> bool {
+        self.count_at(host) >= self.limit
+    }
+
+    /// Whether a descriptor has as many sectors as `length` bytes at `host` touch.
+    fn is_in_reach(&self, host: u64, length: u64) -> bool {
+        (host % 512 + length).div_ceil(512) <= self.cluster_bits.size() / 256
     }
 
     /// Room for a stream of `length` bytes, directly behind the last one where possible; its host offset.
     pub(super) fn stream(&mut self, length: u64) -> u64 {
         let fragment = (0..self.fragments.len()).find(|&index| {
             let fragment = &self.fragments[index];
-            fragment.end - fragment.start >= length && !self.is_full(fragment.start)
+            fragment.end - fragment.start >= length
+                && !self.is_full(fragment.start)
+                && self.is_in_reach(fragment.start, length)
         });
         let host = match fragment {
             Some(index) => {
@@ -149,7 +158,11 @@ impl Allocator {
                 }
                 host
             }
-            None => self.at_end(length, None),
+            None => {
+                // The longest streams must start where a sector does.
+                let phase = (!self.is_in_reach(self.open.start, length)).then_some(0);
+                self.at_end(length, phase)
+            }
         };
         for cluster in self.clusters(host, length) {
             self.counts[cluster] += 1;
@@ -163,16 +176,7 @@ impl Allocator {
     /// `None` when a count might not fit: the streams must then be placed one by one.
     pub(super) fn run(&mut self, streams: &[(u64, u64)], length: u64, phase: u16) -> Option<u64> {
         let count = u16::try_from(streams.len()).ok()?;
-        let count_at = |cluster: u64| {
-            let index = usize::try_from(cluster).ok();
-            index
-                .and_then(|index| self.counts.get(index))
-                .copied()
-                .unwrap_or(0)
-        };
-        // The room may be in a cluster that others were placed behind.
-        let open = count_at(self.open.start >> self.cluster_bits.bits())
-            .max(self.counts.last().copied().unwrap_or(0));
+        let open = self.count_at(self.open.start);
         if open
             .checked_add(count)
             .is_none_or(|count| count > self.limit)
@@ -296,6 +300,28 @@ mod tests {
             9
         );
         assert_eq!(allocator.counts(), [4, 2]);
+    }
+
+    #[test]
+    fn a_row_of_streams_never_overflows_the_count_of_an_older_cluster() {
+        // Two bits: at most 3 references.
+        let mut allocator = allocator(1, 4);
+        allocator.stream(100);
+        allocator.stream(100);
+        allocator.plain();
+        assert_eq!(allocator.run(&[(0, 100), (100, 100)], 200, 200), None);
+        assert!(allocator.run(&[(0, 100)], 100, 200).is_some());
+        assert!(allocator.counts().iter().all(|&count| count <= 3));
+    }
+
+    #[test]
+    fn the_longest_stream_starts_where_its_descriptor_reaches_its_end() {
+        let bits = ClusterBits::new(9).unwrap();
+        let mut allocator = Allocator::new(bits, RefcountOrder::DEFAULT, 0);
+        assert_eq!(allocator.stream(300), 0);
+        // Two sectors are all that a descriptor has.
+        assert_eq!(allocator.stream(1000), 512);
+        assert_eq!(allocator.stream(17), 1512);
     }
 
     #[test]

@@ -177,23 +177,25 @@ impl Qcow2File {
         data: Option<Arc<dyn ReadAt>>,
     ) -> Result<Layer> {
         let header = &self.header;
-        let (l1, size) = match snapshot {
+        let (offset, entries, size) = match snapshot {
             None => (
-                self.read_l1(header.l1_table_offset, header.l1_size)?,
+                header.l1_table_offset,
+                header.l1_size,
                 header.virtual_size(),
             ),
             Some(name) => {
                 let snapshot = self.snapshot(name)?;
-                let l1 = self.read_l1(snapshot.l1_table_offset, snapshot.l1_size)?;
-                (l1, snapshot.disk_size)
+                let l1 = (snapshot.l1_table_offset, snapshot.l1_size);
+                (l1.0, l1.1, snapshot.disk_size)
             }
         };
+        let l1 = self.read_l1(offset, entries)?;
         let needed = header.geometry().l1_entries(size);
         if (l1.len() as u64) < needed {
             let corruption = Corruption::Truncated {
                 what: "L1 table of the snapshot",
             };
-            return Err(self.corrupt(corruption));
+            return Err(self.corrupt(corruption).at_host(offset));
         }
         Ok(Layer::new(self, l1, size, data))
     }

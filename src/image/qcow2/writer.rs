@@ -270,6 +270,11 @@ impl Writer {
             .map(|stream| ((stream.start - first.start) as u64, reach(stream) as u64))
             .collect();
         let length = last.start + last.length - first.start;
+        // What follows the row will be other bytes: nothing in it may reach that far.
+        let in_row = |(distance, reach): &(u64, u64)| distance + reach <= length as u64;
+        if !streams.iter().all(in_row) {
+            return Ok(false);
+        }
         let Some(host) = self.allocator.run(&streams, length as u64, phase) else {
             return Ok(false);
         };
