@@ -63,7 +63,11 @@ impl Encoder {
             // zlib's most pessimistic bound adds 1/8 and 1/64.
             Backend::Narrow(_) => cluster.len() + cluster.len() / 4 + 64,
         };
-        let room = limit.min(bound);
+        let room = match self.backend {
+            Backend::Full(_) => limit.min(bound),
+            // zlib-rs 0.6 keeps a trace of a stream that found no room, even over a reset.
+            Backend::Narrow(_) => bound,
+        };
         if self.scratch.len() < room {
             self.scratch.resize(room, 0);
         }
@@ -73,7 +77,9 @@ impl Encoder {
             Backend::Full(compressor) => compressor.deflate_compress(cluster, room).ok(),
             Backend::Narrow(compress) => deflate_at_once(compress, cluster, room)?,
         };
-        Ok(len.map(|len| &self.scratch[..len]))
+        Ok(len
+            .filter(|&len| len <= limit)
+            .map(|len| &self.scratch[..len]))
     }
 }
 

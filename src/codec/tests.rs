@@ -86,3 +86,29 @@ fn every_level_round_trips() {
         }
     }
 }
+
+#[test]
+fn a_cluster_that_does_not_compress_leaves_no_trace_in_the_next() {
+    for (codec, window, greatest) in [
+        (CompressionType::Zlib, DeflateWindow::Full, 12),
+        (CompressionType::Zlib, DeflateWindow::FourKiB, 9),
+        (CompressionType::Zstd, DeflateWindow::Full, 6),
+    ] {
+        for level in 1..=greatest {
+            for size in [4096, 131_072] {
+                let options = options(codec, level, window);
+                let (noise, text) = (noise(size, 1), sample(size, 2));
+                let mut used = Encoder::new(&options, size).unwrap();
+                let mut fresh = Encoder::new(&options, size).unwrap();
+                let (mut after, mut alone) = (Vec::new(), Vec::new());
+                for limit in [size - 1, size / 2, 10, size - 1] {
+                    let none = used.encode(&noise, limit, &mut after).unwrap();
+                    assert_eq!((none, after.len()), (None, 0));
+                }
+                used.encode(&text, usize::MAX, &mut after).unwrap();
+                fresh.encode(&text, usize::MAX, &mut alone).unwrap();
+                assert!(after == alone, "{options:?}, {size} bytes");
+            }
+        }
+    }
+}
