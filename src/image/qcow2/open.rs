@@ -59,6 +59,10 @@ impl Qcow2File {
         }
         let offset = self.header.snapshots_offset;
         let room = self.file_length.saturating_sub(offset);
+        if room == 0 {
+            let what = "snapshot table";
+            return Err(self.corrupt(Corruption::Truncated { what }).at_host(offset));
+        }
         // Small tables are the rule: read more only when the entries turn out longer.
         let mut length = (u64::from(count) * 256).min(MAX_TABLE_BYTES);
         loop {
