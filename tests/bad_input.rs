@@ -18,6 +18,7 @@ use qimg::codec::{CompressionType, DeflateWindow, EncoderOptions};
 use qimg::convert::{Options, Reuse, convert};
 use qimg::image::options::Qcow2Options;
 use qimg::image::{BackingPolicy, Depth, Format, Image, OpenOptions, Target, TargetOptions};
+use qimg::rewrite::{Bitmaps, RewriteRequest, rewrite as rewrite_image};
 use qimg::source::Source;
 use qimg::store::{Locking, Memory, ReadAt, Sync};
 use qimg::{Error, ErrorKind, Result};
@@ -155,6 +156,15 @@ fn assert_survives_copying(image: &Handmade, widths: &[u64], context: &str) {
     assert!(
         read_all(&chain).unwrap() == flat,
         "{context}: the source itself is misread"
+    );
+    let alike = Qcow2Options {
+        cluster_size: image.cluster_size() as u64,
+        ..Qcow2Options::default()
+    };
+    let alone = recompress(&chain, &alike, 1).unwrap();
+    assert!(
+        alone == recompress(&chain, &alike, 3).unwrap(),
+        "{context}: 3 threads differ"
     );
     for &refcount_bits in widths {
         let options = Qcow2Options {
@@ -965,4 +975,72 @@ fn a_data_file_is_opened_under_the_same_policy() {
             ErrorKind::Refused
         );
     }
+}
+
+#[test]
+fn streams_far_from_each_other_are_not_read_with_all_that_is_between() {
+    let clusters = 256;
+    let mut image = Handmade::new(9, clusters << 9);
+    let stream = deflated(&[3; 512]);
+    for guest in 0..clusters {
+        let at = usize::try_from(guest).unwrap() * (60 << 10);
+        image.put(at, &stream);
+        image.stream(guest, at, stream.len());
+    }
+    let source = open(image.build()).unwrap();
+    let chain = source.chain(Depth::Chain, None).unwrap();
+    let (mut out, mut streams) = (Vec::new(), Vec::new());
+    let size = chain.virtual_size();
+    chain
+        .reader()
+        .read_streams(0..size, &mut out, &mut streams)
+        .unwrap();
+    assert_eq!(streams.len() as u64, clusters);
+    assert!(
+        out.len() as u64 <= 4 * size,
+        "{} bytes for {size}",
+        out.len()
+    );
+}
+
+#[test]
+fn bitmaps_that_fill_the_memory_together_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let image = path("image");
+    qemu_img(&[
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-o",
+        "cluster_size=2M",
+        &image,
+        "1T",
+    ]);
+    for name in ["a", "b", "c"] {
+        qemu_img(&["bitmap", "--add", "-g", "512", &image, name]);
+    }
+    let source = Image::open(&image, &OpenOptions::default()).unwrap();
+    let request = RewriteRequest {
+        source: &source,
+        snapshot: None,
+        destination: &directory.path().join("copy"),
+        target: TargetOptions {
+            format: Format::Qcow2,
+            qcow2: Qcow2Options::default(),
+            existing: false,
+            sync: Sync::None,
+            locking: Locking::Check,
+        },
+        overlay: false,
+        encoding: None,
+        reuse: Reuse::Copy,
+        bitmaps: Bitmaps::Copy,
+        sparse: 4096,
+        in_place: false,
+        threads: 1,
+    };
+    let error = rewrite_image(&request, &AtomicBool::new(false), &mut |_, _| {}).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
 }
