@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use handmade::{Handmade, deflated, stored};
-use qimg::codec::{CompressionType, DeflateWindow, EncoderOptions};
+use qimg::codec::{DeflateWindow, EncoderOptions};
 use qimg::convert::{Options, Reuse, convert};
 use qimg::image::options::Qcow2Options;
 use qimg::image::{BackingPolicy, Depth, Format, Image, OpenOptions, Target, TargetOptions};
