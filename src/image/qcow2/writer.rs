@@ -165,8 +165,13 @@ impl Writer {
             .filter_map(|index| u32::try_from(index).ok())
             .filter(|&index| index < SUBCLUSTERS)
             .fold(0u32, |mask, index| mask | 1 << index);
+        let hides = self.has_backing();
         let entry = self.entry(guest)?;
-        let (allocated, zeros) = split_bitmap(entry[1]);
+        let (allocated, mut zeros) = split_bitmap(entry[1]);
+        if entry[1] == 0 && !zero && hides {
+            // What is left out of a cluster that is written is zeros, whatever stands behind it.
+            zeros = u32::MAX;
+        }
         entry[1] = if zero {
             join_bitmap(allocated, zeros | (mask & !allocated))
         } else {
