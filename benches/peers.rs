@@ -12,6 +12,11 @@
 //! the page cache. The bare codec loop is what no engine can beat: the same
 //! clusters through the same codecs, on all cores, from memory to memory.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "only the library opens images in one place"
+)]
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -78,7 +83,7 @@ impl Settings {
                 "--smoke" => smoke = true,
                 "--markdown" => settings.markdown = true,
                 "--pairs" => {
-                    settings.pairs = args.next().ok_or("--pairs takes a number")?.parse()?
+                    settings.pairs = args.next().ok_or("--pairs takes a number")?.parse()?;
                 }
                 image => settings.image = image.into(),
             }
@@ -350,7 +355,7 @@ impl Bench {
     fn verify(&self, source: &str, output: &Path, kind: Output) -> Outcome<()> {
         let output = output.display().to_string();
         match kind {
-            Output::None => return Ok(()),
+            Output::None => Ok(()),
             Output::Qcow2 => {
                 run_quiet("qemu-img", &["check", "-q", &output])?;
                 run_quiet("qemu-img", &["compare", "-q", source, &output])

@@ -24,7 +24,7 @@ pub const SECTOR: u64 = 512;
 pub const MAX_RANGES: usize = 4096;
 
 /// Bytes to be read of each side for one item of work, rounded up to the unit.
-const ITEM_BYTES: u64 = 1 << 20;
+const ITEM_BYTES: u64 = 256 << 10;
 /// Steps taken for one item: bounds it for fragmented and for empty sources.
 const ITEM_STEPS: usize = 4096;
 

@@ -35,9 +35,9 @@
 //! | layer | modules | knows |
 //! |---|---|---|
 //! | program | `src/bin/qimg` | arguments, words, colours, exit codes |
-//! | operations | [`compress`], [`rewrite`], [`create`], [`compare`], [`measure`] | what a user asks for |
+//! | operations | [`compress`], [`rewrite`], [`create`], [`compare`] | what a user asks for |
 //! | data path | [`convert`] | sources, writers and codecs; no format |
-//! | formats | [`image`] | qcow2 and raw; policies for files that an image names; no operation |
+//! | formats | [`image`] | qcow2 and raw, what they are and whether they are sound; policies for files that an image names; no operation |
 //! | contracts | [`source`], [`writer`], [`extent`], [`codec`], [`zero`] | guest bytes, extents, one cluster |
 //! | host | [`store`] | files, locks, holes, staging |
 //! | base | [`error`], [`units`] | failures that name file, place and remedy; sizes |
@@ -59,6 +59,9 @@ pub mod convert;
 pub mod create;
 pub mod error;
 pub mod extent;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod image;
 pub mod rewrite;
 pub mod source;

@@ -88,6 +88,10 @@ pub fn rewrite(
     if !request.in_place {
         chain.refuse_destination(request.destination)?;
     }
+    if let Some(name) = &request.target.qcow2.data_file {
+        let directory = request.destination.parent().unwrap_or(Path::new(""));
+        chain.refuse_destination(&directory.join(name))?;
+    }
     let compresses = request.encoding.is_some();
     let size = chain.virtual_size();
     let target = Target::create(request.destination, size, &request.target, compresses)?;
@@ -129,7 +133,7 @@ fn carry(
     };
     let total = convert::stored_bytes(chain)?;
     let contents = convert::convert(chain, target.writer(), &options, &mut |step| {
-        progress(step, total)
+        progress(step, total);
     })?;
     if let (Some(source), true) = (request.source.qcow2(), request.bitmaps != Bitmaps::Leave) {
         target.add_bitmaps(source, request.bitmaps == Bitmaps::SkipBroken)?;

@@ -58,10 +58,10 @@ fn theirs(directory: &Path, a: (&str, &str), b: (&str, &str), strict: bool) -> (
 }
 
 fn check(directory: &Path, a: (&str, &str), b: (&str, &str)) {
+    let (code, text) = theirs(directory, a, b, false);
     let mut first = None;
     for threads in [1, 2, 5] {
         let comparison = ours(directory, a, b, &options(threads, false, false));
-        let (code, text) = theirs(directory, a, b, false);
         let expected = comparison.first_difference.map_or_else(
             || "Images are identical.".to_owned(),
             |offset| format!("Content mismatch at offset {offset}!"),

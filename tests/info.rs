@@ -2,8 +2,10 @@
 
 mod oracle;
 
-use oracle::{Scratch, qemu_img};
-use qimg::image::{BackingPolicy, Image, OpenOptions, backing_chain_info};
+use std::sync::atomic::AtomicBool;
+
+use oracle::{Scratch, qemu_img, qemu_io};
+use qimg::image::{BackingPolicy, Census, Image, OpenOptions, backing_chain_info};
 use serde_json::Value;
 
 /// Every key of `theirs` is in `ours` with the same value; the external data file's node excepted.
@@ -212,4 +214,108 @@ fn a_circular_chain_ends() {
     let image = Image::open(scratch.path("a.qcow2"), &options).unwrap();
     let error = backing_chain_info(&image).unwrap_err();
     assert_eq!(error.kind(), qimg::ErrorKind::Corrupt);
+}
+
+/// Counts with two threads, and compares with what `qemu-img check` and `qemu-img map` count.
+fn assert_census(scratch: &Scratch, name: &str) -> Census {
+    let path = scratch.path(name);
+    let image = Image::open(&path, &OpenOptions::default()).unwrap();
+    let census = image.census(2, &AtomicBool::new(false)).unwrap();
+    let theirs = scratch.json(&["check", "--output=json", &path]);
+    let count = |key: &str| theirs[key].as_u64().unwrap_or(0);
+    assert_eq!(census.total, count("total-clusters"), "{name}");
+    assert_eq!(census.compressed, count("compressed-clusters"), "{name}");
+    // Mixed clusters may have host space or not.
+    let with_host = census.data + census.compressed + census.zero_preallocated;
+    let allocated = with_host..=with_host + census.mixed;
+    assert!(allocated.contains(&count("allocated-clusters")), "{name}");
+    let without = census.zero_plain + census.unallocated;
+    assert_eq!(with_host + census.mixed + without, census.total, "{name}");
+    census
+}
+
+#[test]
+fn clusters_are_counted_as_check_and_map_count_them() {
+    let scratch = Scratch::new();
+    for (index, options) in [
+        "cluster_size=512",
+        "cluster_size=4k",
+        "cluster_size=2M",
+        "extended_l2=on",
+        "extended_l2=on,cluster_size=16k",
+        "compat=0.10",
+        "preallocation=metadata",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let name = format!("{index}.qcow2");
+        scratch.create(&name, &["-f", "qcow2", "-o", options], "7000k");
+        assert_census(&scratch, &name);
+        let writes = [
+            "write -P 1 0 4k",
+            "write -P 2 64k 200k",
+            "write -z 100k 64k",
+            "write -z -u 300k 300k",
+            "write -P 3 1M 1M",
+            "write -z 6M 100k",
+        ];
+        let path = scratch.path(&name);
+        qemu_io("qcow2", &path, &writes);
+        let census = assert_census(&scratch, &name);
+        // Bytes of subclusters and clusters against bytes of the map.
+        let map = scratch.json(&["map", "--output=json", &path]);
+        let mapped: u64 = map
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|entry| entry["data"] == true)
+            .map(|entry| entry["length"].as_u64().unwrap())
+            .sum();
+        let parts = census.subclusters.unwrap_or_default();
+        let data = census.data * census.cluster_size + parts.data * parts.size;
+        assert!(
+            data >= mapped && data - mapped < census.cluster_size,
+            "{options}"
+        );
+    }
+}
+
+#[test]
+fn compressed_clusters_are_counted_and_looked_into() {
+    let scratch = Scratch::new();
+    scratch.copy_testdata("sample.qcow2");
+    for (options, deflate) in [
+        ("cluster_size=4k", true),
+        ("cluster_size=64k", true),
+        ("compression_type=zstd", false),
+    ] {
+        let name = format!("{options}.qcow2");
+        let (from, to) = (scratch.path("sample.qcow2"), scratch.path(&name));
+        qemu_img(&["convert", "-c", "-O", "qcow2", "-o", options, &from, &to]);
+        let census = assert_census(&scratch, &name);
+        assert!(census.compressed > 0);
+        assert_eq!(
+            census.compressed_guest_bytes,
+            census.compressed * census.cluster_size
+        );
+        assert!(census.compressed_stream_bytes < census.compressed_guest_bytes);
+        let Some(window) = census.deflate_window else {
+            assert!(!deflate);
+            continue;
+        };
+        assert!(deflate);
+        assert_eq!(window.samples, census.compressed.min(256));
+        assert_eq!(window.unsound, 0);
+        assert!(window.fits_4k && window.greatest_distance > 1000);
+    }
+}
+
+#[test]
+fn a_census_can_be_stopped() {
+    let scratch = Scratch::new();
+    scratch.copy_testdata("sample.qcow2");
+    let image = Image::open(scratch.path("sample.qcow2"), &OpenOptions::default()).unwrap();
+    let error = image.census(1, &AtomicBool::new(true)).unwrap_err();
+    assert_eq!(error.kind(), qimg::ErrorKind::Cancelled);
 }

@@ -1,11 +1,22 @@
 //! `map` against `qemu-img map --output=json`, entry for entry.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "only the library opens images in one place"
+)]
+
 mod oracle;
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use oracle::{Scratch, qemu_img, qemu_io};
-use qimg::image::{BackingPolicy, Depth, Image, OpenOptions, map};
+use qimg::image::measure::{Subject, measure};
+use qimg::image::options::Qcow2Options;
+use qimg::image::{BackingPolicy, Depth, Format, Image, OpenOptions, map};
+use qimg::store::Memory;
 use serde_json::Value;
 
 fn ours(path: &str, start: u64, length: u64) -> Vec<Value> {
@@ -295,4 +306,50 @@ fn a_terabyte_is_mapped_no_slower_than_qemu_img_maps_it() {
     let took = started.elapsed();
     assert!(ours == theirs);
     assert!(took <= theirs_took, "{took:?} against {theirs_took:?}");
+}
+
+/// Every byte of metadata is hostile: reports may fail, and must neither panic nor go on for ever.
+#[test]
+fn damaged_metadata_ends_every_report() {
+    let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    for name in [
+        "v3.qcow2",
+        "zlib.qcow2",
+        "subclusters.qcow2",
+        "bitmaps.qcow2",
+        "snapshots.qcow2",
+        "preallocated.qcow2",
+    ] {
+        let sound = std::fs::read(testdata.join(name)).unwrap();
+        let metadata = sound.len().min(24 << 10);
+        // All of the header, and every word of the tables.
+        let places = (0..200).chain((200..metadata).step_by(8));
+        for (place, value) in places.flat_map(|place| [(place, 0xff), (place, 0x41), (place, 0)]) {
+            let mut bytes = sound.clone();
+            bytes[place] = value;
+            let store = Arc::new(Memory::from(bytes));
+            let Ok(image) = Image::from_store(store, name, &OpenOptions::default()) else {
+                continue;
+            };
+            let _ = image.info();
+            let _ = image.census(1, &AtomicBool::new(false));
+            let Ok(chain) = image.chain(Depth::Top, None) else {
+                continue;
+            };
+            let subject = Subject::Contents {
+                image: &image,
+                chain: &chain,
+            };
+            let _ = measure(subject, Format::Qcow2, &Qcow2Options::default());
+            let mut end = 0;
+            let whole = map(&chain, 0..u64::MAX, &mut |entry| {
+                assert_eq!(entry.start, end, "{name} {place}");
+                end += entry.length;
+                Ok(())
+            });
+            if whole.is_ok() {
+                assert_eq!(end, image.virtual_size().unwrap(), "{name} {place}");
+            }
+        }
+    }
 }

@@ -224,7 +224,7 @@ impl Decoder {
     /// what follows belongs to the stream as far as one can tell.
     ///
     /// For zstd this costs nothing more than `decode`; for zlib it takes a
-    /// slower decoder, about half as fast again.
+    /// slower decoder, at about two thirds of the speed.
     ///
     /// # Errors
     ///

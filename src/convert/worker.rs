@@ -269,7 +269,15 @@ impl<'a> Worker<'a> {
     ) -> Result<()> {
         let mut cluster = std::mem::take(&mut self.cluster);
         cluster.resize(bytes(self.target.cluster_size), 0);
-        let known = self.length_of(stream, codec, &output.bytes, &mut cluster)?;
+        let known = match self.length_of(stream, codec, &output.bytes, &mut cluster) {
+            Ok(known) => known,
+            Err(error) => {
+                // The reader knows the file and the place in it.
+                let shown = bytes(guest_end - stream.guest);
+                self.reader.read_at(stream.guest, &mut cluster[..shown])?;
+                return Err(error);
+            }
+        };
         let guest = stream.guest..guest_end;
         match known {
             // Without an end of its own, a stream is only as good as what happens to follow it.

@@ -89,7 +89,7 @@ impl BackingPolicy {
         }
         let directory = directory_of(by);
         let opened = if self == Self::Any {
-            HostFile::open_read(&directory.join(name), locking)
+            HostFile::open_read(directory.join(name), locking)
         } else {
             let named = Path::new(name);
             let relative = named.strip_prefix(&directory).unwrap_or(named);

@@ -23,6 +23,9 @@ pub use backing::{BackingPolicy, Chain, MAX_CHAIN};
 pub use info::{ImageInfo, backing_chain_info};
 pub use map::{MapEntry, map};
 pub use probe::Format;
+#[cfg(fuzzing)]
+pub(crate) use qcow2::format as qcow2_format;
+pub use qcow2::{Census, DeflateWindow, Subclusters};
 pub use target::{Target, TargetOptions};
 
 use crate::codec::CompressionType;

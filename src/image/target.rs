@@ -103,6 +103,37 @@ impl Target {
         })
     }
 
+    /// Begins an image of `virtual_size` bytes in `store`, which reads as zeros and holds nothing else.
+    ///
+    /// # Errors
+    /// Options that contradict each other, or that ask for what is not a place in `store`: something that exists, an
+    /// external data file.
+    pub fn in_store(
+        store: Arc<dyn WriteAt>,
+        virtual_size: u64,
+        options: &TargetOptions,
+        compresses: bool,
+    ) -> Result<Self> {
+        if options.existing || options.qcow2.data_file.is_some() {
+            return Err(Error::usage("an image in a store is one new file"));
+        }
+        let mut target = Self {
+            writer: Writer::Raw(RawWriter::new(Arc::clone(&store), 0, false)?),
+            staged: Vec::new(),
+            existing: None,
+            sync: options.sync,
+            store,
+        };
+        match options.format {
+            Format::Raw => target.begin_raw(virtual_size, options.qcow2.preallocation)?,
+            // Without a data file the path counts for nothing.
+            Format::Qcow2 => {
+                target.begin_qcow2(Path::new("."), virtual_size, &options.qcow2, compresses)?;
+            }
+        }
+        Ok(target)
+    }
+
     fn begin_raw(&mut self, virtual_size: u64, preallocation: Preallocation) -> Result<()> {
         let writer = RawWriter::new(Arc::clone(&self.store), virtual_size, true)?;
         match preallocation {

@@ -32,12 +32,9 @@ fn words_and_exit_codes_are_those_of_qemu_img() {
 #[test]
 fn an_image_that_grew_by_zeros_is_the_same() {
     let (_keep, longer) = scratch("longer.raw");
-    std::fs::copy(testdata().join("content.raw"), &longer).unwrap();
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .open(&longer)
-        .unwrap();
-    file.set_len(1 << 20).unwrap();
+    let mut bytes = std::fs::read(testdata().join("content.raw")).unwrap();
+    bytes.resize(1 << 20, 0);
+    std::fs::write(&longer, bytes).unwrap();
     for arguments in [
         &["content.raw", &longer][..],
         &["-s", &longer, "content.raw"],

@@ -1,12 +1,12 @@
 //! What goes where: results, progress, and readers that go away.
 
-use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use crate::program::{command, qemu_img, qimg, scratch};
 
 #[test]
+#[expect(clippy::disallowed_types, reason = "only a file can have holes")]
 fn a_reader_that_goes_away_is_no_failure() {
     let (_keep, image) = scratch("fragmented.raw");
     // More ranges than any pipe holds.
@@ -41,8 +41,12 @@ fn the_exit_code_of_check_survives_a_closed_pipe() {
 }
 
 #[test]
+#[expect(clippy::disallowed_types, reason = "only a file can be a full disk")]
 fn a_full_disk_under_stdout_is_a_failure() {
-    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
     let said = command()
         .args(["info", "v3.qcow2"])
         .stdout(full)

@@ -79,6 +79,35 @@ impl Allocator {
         self.set_aside().unwrap_or_else(|| self.append(1))
     }
 
+    /// Clusters for the refcount blocks and for the refcount table, which count themselves too. The last to be handed out.
+    pub(super) fn refcount_metadata(
+        &mut self,
+        order: RefcountOrder,
+    ) -> (Vec<u64>, std::ops::Range<u64>) {
+        let per_block = order.entries_per_block(self.cluster_bits);
+        let mut blocks = Vec::new();
+        let mut table = 0..0;
+        // Each grows with what the other takes, until both are stable.
+        loop {
+            let tables = self.cluster_bits.clusters_for(blocks.len() as u64 * 8);
+            if (blocks.len() as u64) < self.end().div_ceil(per_block) {
+                blocks.push(self.metadata());
+            } else if table.end - table.start < tables {
+                for cluster in table {
+                    self.set(cluster, 0);
+                }
+                let first = if tables == 1 {
+                    self.metadata()
+                } else {
+                    self.append(tables)
+                };
+                table = first..first + tables;
+            } else {
+                return (blocks, table);
+            }
+        }
+    }
+
     fn set_aside(&mut self) -> Option<u64> {
         let cluster = self.reserved.next()?;
         self.set(cluster, 1);
@@ -97,18 +126,27 @@ impl Allocator {
         index(host)..=index(host + length.max(1) - 1)
     }
 
-    fn is_full(&self, host: u64) -> bool {
+    fn count_at(&self, host: u64) -> u16 {
         let cluster = usize::try_from(host >> self.cluster_bits.bits()).unwrap_or(usize::MAX);
-        self.counts
-            .get(cluster)
-            .is_some_and(|&count| count >= self.limit)
+        self.counts.get(cluster).copied().unwrap_or(0)
+    }
+
+    fn is_full(&self, host: u64) -> bool {
+        self.count_at(host) >= self.limit
+    }
+
+    /// Whether a descriptor has as many sectors as `length` bytes at `host` touch.
+    fn is_in_reach(&self, host: u64, length: u64) -> bool {
+        (host % 512 + length).div_ceil(512) <= self.cluster_bits.size() / 256
     }
 
     /// Room for a stream of `length` bytes, directly behind the last one where possible; its host offset.
     pub(super) fn stream(&mut self, length: u64) -> u64 {
         let fragment = (0..self.fragments.len()).find(|&index| {
             let fragment = &self.fragments[index];
-            fragment.end - fragment.start >= length && !self.is_full(fragment.start)
+            fragment.end - fragment.start >= length
+                && !self.is_full(fragment.start)
+                && self.is_in_reach(fragment.start, length)
         });
         let host = match fragment {
             Some(index) => {
@@ -120,7 +158,11 @@ impl Allocator {
                 }
                 host
             }
-            None => self.at_end(length, None),
+            None => {
+                // The longest streams must start where a sector does.
+                let phase = (!self.is_in_reach(self.open.start, length)).then_some(0);
+                self.at_end(length, phase)
+            }
         };
         for cluster in self.clusters(host, length) {
             self.counts[cluster] += 1;
@@ -134,7 +176,7 @@ impl Allocator {
     /// `None` when a count might not fit: the streams must then be placed one by one.
     pub(super) fn run(&mut self, streams: &[(u64, u64)], length: u64, phase: u16) -> Option<u64> {
         let count = u16::try_from(streams.len()).ok()?;
-        let open = self.counts.last().copied().unwrap_or(0);
+        let open = self.count_at(self.open.start);
         if open
             .checked_add(count)
             .is_none_or(|count| count > self.limit)
@@ -234,6 +276,52 @@ mod tests {
         assert_eq!(allocator.stream(1000), 3000);
         assert_eq!(allocator.metadata(), 3);
         assert_eq!(allocator.counts(), [2, 1, 1, 1, 0, 1]);
+    }
+
+    #[test]
+    fn a_row_does_not_overflow_the_counts_of_the_room_it_goes_to() {
+        let mut allocator = allocator(1, 2);
+        for _ in 0..3 {
+            allocator.stream(100);
+        }
+        allocator.plain();
+        assert_eq!(allocator.run(&[(0, 100), (100, 100)], 200, 0), None);
+        assert_eq!(allocator.counts(), [3, 1, 0]);
+    }
+
+    #[test]
+    fn a_row_keeps_its_place_within_a_sector() {
+        let mut allocator = allocator(4, 2);
+        allocator.stream(100);
+        let host = allocator.run(&[(0, 900), (800, 500)], 1300, 7).unwrap();
+        assert_eq!(host, 519);
+        assert_eq!(
+            allocator.run(&[(0, 4096), (4000, 1000)], 5000, 9).unwrap() % 512,
+            9
+        );
+        assert_eq!(allocator.counts(), [4, 2]);
+    }
+
+    #[test]
+    fn a_row_of_streams_never_overflows_the_count_of_an_older_cluster() {
+        // Two bits: at most 3 references.
+        let mut allocator = allocator(1, 4);
+        allocator.stream(100);
+        allocator.stream(100);
+        allocator.plain();
+        assert_eq!(allocator.run(&[(0, 100), (100, 100)], 200, 200), None);
+        assert!(allocator.run(&[(0, 100)], 100, 200).is_some());
+        assert!(allocator.counts().iter().all(|&count| count <= 3));
+    }
+
+    #[test]
+    fn the_longest_stream_starts_where_its_descriptor_reaches_its_end() {
+        let bits = ClusterBits::new(9).unwrap();
+        let mut allocator = Allocator::new(bits, RefcountOrder::DEFAULT, 0);
+        assert_eq!(allocator.stream(300), 0);
+        // Two sectors are all that a descriptor has.
+        assert_eq!(allocator.stream(1000), 512);
+        assert_eq!(allocator.stream(17), 1512);
     }
 
     #[test]

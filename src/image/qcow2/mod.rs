@@ -3,6 +3,7 @@
 
 mod allocator;
 pub(crate) mod bitmaps;
+mod census;
 pub(crate) mod check;
 pub(crate) mod format;
 mod gather;
@@ -14,6 +15,7 @@ mod preallocation;
 mod reader;
 mod writer;
 
+pub use census::{Census, DeflateWindow, Subclusters};
 pub(crate) use open::Qcow2File;
 pub(crate) use reader::{Layer, LayerReader};
 pub(crate) use writer::{Writer, write_zero_bytes};

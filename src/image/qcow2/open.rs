@@ -58,13 +58,14 @@ impl Qcow2File {
             return Ok(());
         }
         let offset = self.header.snapshots_offset;
-        let room = self.file_length.saturating_sub(offset);
         // Small tables are the rule: read more only when the entries turn out longer.
         let mut length = (u64::from(count) * 256).min(MAX_TABLE_BYTES);
         loop {
-            let bytes = self.read_region(offset, length.min(room))?;
+            // QEMU reads zeros behind the end of a truncated image: the active disk is still there to be read.
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+            self.store.read_zero_filled(&mut bytes, offset)?;
             match snapshot::parse_table(&bytes, count, self.header.size) {
-                Err(Corruption::Truncated { .. }) if length < room.min(MAX_TABLE_BYTES) => {
+                Err(Corruption::Truncated { .. }) if length < MAX_TABLE_BYTES => {
                     length = (length * 4).min(MAX_TABLE_BYTES);
                 }
                 Err(corruption) => return Err(self.corrupt(corruption).at_host(offset)),
@@ -176,23 +177,25 @@ impl Qcow2File {
         data: Option<Arc<dyn ReadAt>>,
     ) -> Result<Layer> {
         let header = &self.header;
-        let (l1, size) = match snapshot {
+        let (offset, entries, size) = match snapshot {
             None => (
-                self.read_l1(header.l1_table_offset, header.l1_size)?,
+                header.l1_table_offset,
+                header.l1_size,
                 header.virtual_size(),
             ),
             Some(name) => {
                 let snapshot = self.snapshot(name)?;
-                let l1 = self.read_l1(snapshot.l1_table_offset, snapshot.l1_size)?;
-                (l1, snapshot.disk_size)
+                let l1 = (snapshot.l1_table_offset, snapshot.l1_size);
+                (l1.0, l1.1, snapshot.disk_size)
             }
         };
+        let l1 = self.read_l1(offset, entries)?;
         let needed = header.geometry().l1_entries(size);
         if (l1.len() as u64) < needed {
             let corruption = Corruption::Truncated {
                 what: "L1 table of the snapshot",
             };
-            return Err(self.corrupt(corruption));
+            return Err(self.corrupt(corruption).at_host(offset));
         }
         Ok(Layer::new(self, l1, size, data))
     }
@@ -204,6 +207,16 @@ impl Qcow2File {
             Encryption::Aes => Some("AES"),
             Encryption::Luks => Some("LUKS"),
         }
+    }
+
+    /// Host offset of the L2 table that `entry` points to, checked against the file's length.
+    pub(crate) fn check_table(&self, entry: L1Entry) -> Result<Option<u64>> {
+        check_l2_table(
+            &*self.store,
+            self.header.cluster_bits,
+            self.file_length,
+            entry,
+        )
     }
 }
 

@@ -103,6 +103,12 @@ impl Layer {
         let limit = limit.min((range.start / span + 1).saturating_mul(span));
         let mut extent = self.piece_at(&table, range.start)?;
         while extent.end() < limit {
+            if extent.kind == ExtentKind::Unallocated && extent.host.is_none() {
+                extent.length += self.empty_at(&table, extent.end());
+                if extent.end() >= limit {
+                    break;
+                }
+            }
             let next = self.piece_at(&table, extent.end())?;
             if !extent.absorb(&next) {
                 break;
@@ -150,10 +156,25 @@ impl Layer {
             .transpose()
     }
 
-    fn entry_in(&self, table: &[u64], guest: u64) -> L2Entry {
+    /// Place of the entry for `guest` in its table.
+    fn index_of(&self, guest: u64) -> usize {
         let bits = self.geometry.cluster_bits;
         let index = (guest >> bits.bits()) % self.geometry.l2_entries();
-        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        usize::try_from(index).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes of the clusters from `guest` on whose entries are all zero bits: nothing, in every version.
+    ///
+    /// Sparse images are mostly that, and it needs no decoding.
+    fn empty_at(&self, table: &[u64], guest: u64) -> u64 {
+        let words = if self.geometry.extended_l2 { 2 } else { 1 };
+        let rest = &table[self.index_of(guest) * words..];
+        let empty = rest.iter().take_while(|&&word| word == 0).count() / words;
+        (empty as u64) << self.geometry.cluster_bits.bits()
+    }
+
+    fn entry_in(&self, table: &[u64], guest: u64) -> L2Entry {
+        let index = self.index_of(guest);
         if self.geometry.extended_l2 {
             L2Entry {
                 word: table[index * 2],

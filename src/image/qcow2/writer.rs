@@ -25,7 +25,6 @@ use super::format::entry::{
 };
 use super::format::features::{self, known_names};
 use super::format::header::{BitmapsExtension, Encryption, V2_LENGTH, V3_LENGTH};
-use super::format::layout::refcount_metadata;
 use super::format::{CompressedDescriptor, Geometry, Header, HostOffset, RefcountOrder};
 use super::gather::{Batch, Pending};
 use crate::codec::CompressionType;
@@ -276,6 +275,11 @@ impl Writer {
             .map(|stream| ((stream.start - first.start) as u64, reach(stream) as u64))
             .collect();
         let length = last.start + last.length - first.start;
+        // What follows the row will be other bytes: nothing in it may reach that far.
+        let in_row = |(distance, reach): &(u64, u64)| distance + reach <= length as u64;
+        if !streams.iter().all(in_row) {
+            return Ok(false);
+        }
         let Some(host) = self.allocator.run(&streams, length as u64, phase) else {
             return Ok(false);
         };
@@ -359,30 +363,34 @@ impl Writer {
     fn write_refcounts(&mut self) -> Result<()> {
         let bits = self.geometry.cluster_bits;
         let order = self.header.refcount_order;
-        let needed = refcount_metadata(self.allocator.end(), self.geometry, order);
-        let first_block = self.allocator.append(needed.blocks);
-        let table = self.allocator.append(needed.table_clusters) << bits.bits();
+        let (blocks, table) = self.allocator.refcount_metadata(order);
+        let table_clusters = table.end - table.start;
         let per_block = usize::try_from(order.entries_per_block(bits)).unwrap_or(usize::MAX);
         let mut batch = Batch::new(bits.len());
         let mut words = Vec::new();
-        for (number, counts) in (first_block..).zip(self.allocator.counts().chunks(per_block)) {
+        for (number, counts) in blocks
+            .into_iter()
+            .zip(self.allocator.counts().chunks(per_block))
+        {
             let host = number << bits.bits();
             let block = batch.push(&*self.store, host)?;
             for (index, &count) in counts.iter().enumerate() {
-                order.store(block, index, count.into());
+                order
+                    .store(block, index, count.into())
+                    .ok_or_else(too_large)?;
             }
             words.push(host);
         }
         batch.flush(&*self.store)?;
-        let table_bytes = usize::try_from(needed.table_clusters).unwrap_or(0) * bits.len();
+        let table_bytes = usize::try_from(table_clusters).unwrap_or(0) * bits.len();
         words.resize(table_bytes / 8, 0);
-        self.store.write_all_at(&big_endian(&words), table)?;
-        self.header.refcount_table_offset = table;
+        let table_offset = table.start << bits.bits();
+        self.store.write_all_at(&big_endian(&words), table_offset)?;
+        self.header.refcount_table_offset = table_offset;
         self.header.refcount_table_clusters =
-            u32::try_from(needed.table_clusters).map_err(|_| too_large())?;
+            u32::try_from(table_clusters).map_err(|_| too_large())?;
         // The limit that readers put on the table's length.
-        if (needed.table_clusters << bits.bits()) > super::format::header::MAX_REFCOUNT_TABLE_BYTES
-        {
+        if (table_clusters << bits.bits()) > super::format::header::MAX_REFCOUNT_TABLE_BYTES {
             return Err(too_large());
         }
         Ok(())

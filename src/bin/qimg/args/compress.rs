@@ -12,7 +12,7 @@ use super::{InputArgs, ProgressArgs, ReportArgs, ThreadArgs, typed};
 ///
 /// Zeros are left out and clusters are compressed, on all cores; what is written does not depend on how many there are.
 /// The result is qcow2, and appears under its name when it is complete. Clusters that are compressed already are copied
-/// as they are, where codec and cluster size stay. An overlay stays an overlay; --flatten merges it with its backing
+/// as they are, where codec and cluster size are those asked for. An overlay stays an overlay; --flatten merges it with its backing
 /// files.
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
@@ -25,9 +25,9 @@ pub(crate) struct CompressArgs {
     #[arg(value_name = "DST")]
     pub(crate) destination: Option<PathBuf>,
 
-    /// zlib, which every reader of qcow2 knows, or zstd, for QEMU 5.1 and later [default: that of SRC, or zlib]
-    #[arg(long, value_name = "CODEC", value_parser = typed::<CompressionType>)]
-    pub(crate) codec: Option<CompressionType>,
+    /// zlib, which every reader of qcow2 knows, or zstd, for QEMU 5.1 and later
+    #[arg(long, value_name = "CODEC", value_parser = typed::<CompressionType>, default_value = "zlib")]
+    pub(crate) codec: CompressionType,
 
     /// Effort: zlib 1 to 12, zstd 1 to 22; compressed clusters are encoded again and the shorter stream kept [default:
     /// zlib 6, zstd 4]
@@ -47,12 +47,16 @@ pub(crate) struct CompressArgs {
     pub(crate) window: Option<Window>,
 
     /// Replace SRC by the result
-    #[arg(long, conflicts_with_all = ["destination", "dry_run"])]
+    #[arg(long, conflicts_with = "destination")]
     pub(crate) in_place: bool,
 
     /// Write nothing; say how large the result would be
-    #[arg(long, conflicts_with = "destination")]
+    #[arg(long)]
     pub(crate) dry_run: bool,
+
+    /// Keep every guest-visible byte, which is all that compress does so far
+    #[arg(long)]
+    pub(crate) exact: bool,
 
     /// Take in the contents of backing files, so that the result needs none
     #[arg(long)]

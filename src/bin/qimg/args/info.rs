@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{InputArgs, ReportArgs};
+use super::{InputArgs, ReportArgs, ThreadArgs};
 
 /// Show what an image is
 ///
@@ -19,7 +19,7 @@ pub(crate) struct InfoArgs {
     #[arg(long)]
     pub(crate) backing_chain: bool,
 
-    /// Sum up clusters by kind (data, compressed, zero, unallocated), which reads all tables
+    /// Count the image's clusters by kind, which reads all its tables
     #[arg(long)]
     pub(crate) clusters: bool,
 
@@ -28,6 +28,9 @@ pub(crate) struct InfoArgs {
 
     #[command(flatten)]
     pub(crate) report: ReportArgs,
+
+    #[command(flatten)]
+    pub(crate) threads: ThreadArgs,
 }
 
 const HELP: &str = "\

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use qimg::Error;
-use qimg::codec::{CompressionType, DeflateWindow};
+use qimg::codec::DeflateWindow;
 use qimg::compress::{CompressRequest, Effort, compress, dry_run};
 use qimg::image::Image;
 
@@ -59,11 +59,10 @@ pub(super) fn run(
 }
 
 fn resolve<'a>(args: &'a CompressArgs, source: &'a Image) -> CompressRequest<'a> {
-    let codec = args.codec.or(source.compression_type());
     CompressRequest {
         source,
         destination: args.destination.as_deref(),
-        codec: codec.unwrap_or(CompressionType::Zlib),
+        codec: args.codec,
         effort: match (args.best, args.level) {
             (true, _) => Effort::Best,
             (false, Some(level)) => Effort::Level(level),

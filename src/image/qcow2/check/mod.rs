@@ -77,7 +77,9 @@ fn run(file: &Qcow2File, options: &CheckOptions<'_>) -> Result<CheckReport> {
 
     let settled = references.settled();
     let compared = stored.compare(&settled, references.clusters(), options)?;
-    Ok(report.merged(compared).merged(copied))
+    report = report.merged(compared).merged(copied);
+    report.image_end_offset = report.image_end_offset.max(bits.size());
+    Ok(report)
 }
 
 /// Reads `size` bytes of a table at `offset`; what lies behind the end of the file is 0.
@@ -108,7 +110,9 @@ fn check_snapshot_entries(file: &Qcow2File, report: &mut CheckReport) -> Result<
     if file.header.version < 3 || file.snapshots.is_empty() {
         return Ok(());
     }
-    let table = file.read_region(file.header.snapshots_offset, file.snapshot_table_bytes)?;
+    let mut table = vec![0; usize::try_from(file.snapshot_table_bytes).unwrap_or(0)];
+    file.store
+        .read_zero_filled(&mut table, file.header.snapshots_offset)?;
     let mut rest = &table[..];
     for index in 0..file.snapshots.len() as u64 {
         let Some(fixed) = rest.get(..40) else { break };
@@ -196,7 +200,7 @@ fn count_bitmaps(
 fn is_sound(file: &Qcow2File, entry: &BitmapEntry) -> bool {
     let bits = file.header.cluster_bits;
     let bytes = u64::from(entry.table_size) << bits.bits();
-    let covered = u128::from(bytes) * 8 << entry.granularity_bits.min(63);
+    let covered = (u128::from(bytes) * 8) << entry.granularity_bits.min(63);
     entry.table_size > 0
         && entry.table_offset > 0
         && bits.is_aligned(entry.table_offset)

@@ -189,26 +189,25 @@ impl<'a> Stored<'a> {
             Some(Block::Ones(_)) => self.read_block(self.table[index] & BLOCK_MASK),
             Some(Block::Absent) | None => Some(Vec::new()),
         };
-        let Some(bytes) = bytes else {
-            for cluster in first..end {
-                report.add(Finding::RefcountUnreadable { cluster }, 1);
-            }
-            return report;
-        };
-        if bytes.is_empty() && !references.any(first, end) {
+        let untouched = bytes.as_ref().is_some_and(Vec::is_empty);
+        if untouched && !references.any(first, end) {
             return report;
         }
         let mut highest = None;
         for (index, cluster) in (first..end).enumerate() {
-            let refcount = order.load(&bytes, index).unwrap_or(0);
             let counted = references.count(cluster);
             let references = counted.min(order.max());
-            if refcount > 0 || references > 0 {
-                highest = Some(cluster);
-            }
             if counted > references {
                 let offset = cluster << self.file.header.cluster_bits.bits();
                 report.add(Finding::RefcountOverflow { offset }, counted - references);
+            }
+            let Some(bytes) = &bytes else {
+                report.add(Finding::RefcountUnreadable { cluster }, 1);
+                continue;
+            };
+            let refcount = order.load(bytes, index).unwrap_or(0);
+            if refcount > 0 || references > 0 {
+                highest = Some(cluster);
             }
             if refcount < references {
                 let finding = Finding::RefcountTooLow {

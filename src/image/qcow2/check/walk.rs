@@ -104,9 +104,11 @@ impl<'a> Walk<'a> {
         if !aligned {
             self.report.add(Finding::TableUnaligned { offset }, times);
         }
-        let copied = active && offset != 0;
-        if copied
-            && let Some(one) = self.stored.is_one(offset >> bits.bits())
+        // As in QEMU, a table whose own count cannot be read has none of its flags checked.
+        let one = (active && offset != 0)
+            .then(|| self.stored.is_one(offset >> bits.bits()))
+            .flatten();
+        if let Some(one) = one
             && one != (l1_entry & COPIED != 0)
         {
             let refcount = self.stored.count(offset >> bits.bits()).unwrap_or(0);
@@ -134,7 +136,7 @@ impl<'a> Walk<'a> {
         let reached = &mut self.tables[index].1;
         reached.all = reached.all.saturating_add(times);
         reached.active += u64::from(active);
-        reached.copied += u64::from(copied);
+        reached.copied += u64::from(one.is_some());
     }
 
     /// Walks all tables taken up, on all threads of the current pool: what was found about references, and about

@@ -45,7 +45,7 @@ impl ClusterBits {
 
     /// Position of `offset` within its cluster, in bytes.
     pub fn offset_in(self, offset: u64) -> u64 {
-        offset & (self.size() - 1)
+        offset & self.size().wrapping_sub(1)
     }
 
     /// Whether `offset` is a multiple of the cluster size.
@@ -55,7 +55,7 @@ impl ClusterBits {
 
     /// Clusters needed to hold `bytes`.
     pub fn clusters_for(self, bytes: u64) -> u64 {
-        (bytes >> self.0) + u64::from(!self.is_aligned(bytes))
+        bytes.div_ceil(self.size())
     }
 }
 

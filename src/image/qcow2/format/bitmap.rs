@@ -100,8 +100,8 @@ pub fn parse_directory(directory: &[u8], count: u32) -> Result<Vec<BitmapEntry>,
         let name = rest.get(..name_length.into()).ok_or_else(truncated)?;
         let name = String::from_utf8_lossy(name).into_owned();
         rest.advance(name_length.into());
-        let used = start - rest.len();
-        let padding = used.next_multiple_of(8) - used;
+        let used = start.saturating_sub(rest.len());
+        let padding = used.next_multiple_of(8).saturating_sub(used);
         rest = rest.get(padding..).ok_or_else(truncated)?;
         entries.push(BitmapEntry {
             table_offset,
@@ -111,10 +111,10 @@ pub fn parse_directory(directory: &[u8], count: u32) -> Result<Vec<BitmapEntry>,
             name,
         });
     }
-    if entries.len() as u64 != u64::from(count) {
+    if u32::try_from(entries.len()) != Ok(count) {
         return Err(Corruption::Entry {
             why: "bitmap directory holds another number of bitmaps than its extension says",
-            entry: entries.len() as u64,
+            entry: count.into(),
         });
     }
     Ok(entries)

@@ -7,6 +7,14 @@
 //! | 0 .. x-1 | host offset in bytes, not aligned |
 //! | x .. 61 | additional 512-byte sectors behind the one that holds the offset |
 
+#![cfg_attr(
+    not(test),
+    expect(
+        clippy::arithmetic_side_effects,
+        reason = "cluster bits are 9 to 21, so every shift and sum here stays within 63 bits"
+    )
+)]
+
 use super::{ClusterBits, HostOffset};
 
 const SECTOR: u64 = 512;

@@ -10,6 +10,14 @@
 //! With extended L2 a second word follows: bits 0..31 say which of the 32
 //! subclusters are allocated, bits 32..63 which read as zeros.
 
+#![cfg_attr(
+    not(test),
+    expect(
+        clippy::arithmetic_side_effects,
+        reason = "divisors are powers of two, at least 1"
+    )
+)]
+
 use super::{ClusterBits, CompressedDescriptor, Corruption, HostOffset};
 
 /// Copied flag: the reference count is exactly one.
@@ -316,12 +324,11 @@ mod tests {
             }
             .decode(extended, 0)
         };
-        let host = Some(HostOffset(0x5_0000));
+        let place = HostOffset(0x5_0000);
+        let host = Some(place);
         assert_eq!(
             at(0x5_0000, u32::MAX, 0),
-            Ok(L2Mapping::Data {
-                host: host.unwrap()
-            })
+            Ok(L2Mapping::Data { host: place })
         );
         assert_eq!(at(0x5_0000, 0, u32::MAX), Ok(L2Mapping::Zero { host }));
         assert_eq!(

@@ -25,6 +25,8 @@ pub const MAX_BACKING_NAME: u32 = 1023;
 pub const MAX_L1_BYTES: u64 = 32 << 20;
 /// Longest refcount table in bytes.
 pub const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
+/// Offsets and sizes are signed in QEMU.
+const MAX_OFFSET: u64 = u64::MAX >> 1;
 /// Most internal snapshots.
 pub const MAX_SNAPSHOTS: u32 = 65536;
 
@@ -414,9 +416,7 @@ impl Header {
                     limit,
                 });
             }
-            let end = offset
-                .checked_add(length)
-                .filter(|&end| end <= i64::MAX as u64);
+            let end = offset.checked_add(length).filter(|&end| end <= MAX_OFFSET);
             let why = if end.is_none() {
                 "exceeds 63 bits"
             } else if !self.cluster_bits.is_aligned(offset) {
@@ -457,7 +457,7 @@ impl Header {
             u64::from(self.l1_size) * 8,
             MAX_L1_BYTES,
         )?;
-        if self.size > i64::MAX as u64 {
+        if self.size > MAX_OFFSET {
             return Err(Corruption::HeaderField {
                 field: "size",
                 value: self.size,
@@ -551,7 +551,7 @@ impl Header {
                 let name = &name[..name.len().min(46)];
                 data.extend_from_slice(&[row.kind, row.bit]);
                 data.extend_from_slice(name);
-                data.resize(data.len() + 46 - name.len(), 0);
+                data.resize(data.len().next_multiple_of(FEATURE_NAME_SIZE), 0);
             }
             put_extension(&mut out, EXT_FEATURE_NAMES, &data);
         }
@@ -568,7 +568,7 @@ impl Header {
         }
         put_extension(&mut out, EXT_END, &[]);
         if let Some(name) = &self.backing_file {
-            let offset = out.len() as u64;
+            let offset = length_of(&out);
             let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
             if length > MAX_BACKING_NAME {
                 return Err(Corruption::TooLarge {
@@ -581,7 +581,7 @@ impl Header {
             out[16..20].copy_from_slice(&length.to_be_bytes());
             out.extend_from_slice(name.as_bytes());
         }
-        let length = out.len() as u64;
+        let length = length_of(&out);
         if length > self.cluster_bits.size() {
             return Err(Corruption::TooLarge {
                 what: "header with its extensions and backing file name, bytes",
@@ -591,6 +591,10 @@ impl Header {
         }
         Ok(out)
     }
+}
+
+fn length_of(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 fn put_extension(out: &mut Vec<u8>, magic: u32, data: &[u8]) {
@@ -614,7 +618,10 @@ fn backing_name(
     size: u32,
     cluster_bits: ClusterBits,
 ) -> Result<String, Corruption> {
-    let limit = (cluster_bits.size() - offset).min(MAX_BACKING_NAME.into());
+    let limit = cluster_bits
+        .size()
+        .saturating_sub(offset)
+        .min(MAX_BACKING_NAME.into());
     if u64::from(size) > limit {
         return Err(Corruption::TooLarge {
             what: "backing file name, bytes",

@@ -1,5 +1,13 @@
 //! How much metadata an image needs: pure arithmetic, no tables.
 
+#![cfg_attr(
+    not(test),
+    expect(
+        clippy::arithmetic_side_effects,
+        reason = "counts of clusters of a disk below 2^63 bytes, each at least 512 bytes: sums stay within 63 bits"
+    )
+)]
+
 use super::RefcountOrder;
 use super::entry::Geometry;
 

@@ -4,6 +4,11 @@
 //! not know stores, files, policies or allocation: every function here takes
 //! slices and returns values, so that all of it is tested and fuzzed on bytes.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, clippy::as_conversions)
+)]
+
 pub mod addr;
 pub mod bitmap;
 pub mod compressed;

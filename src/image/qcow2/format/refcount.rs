@@ -3,6 +3,14 @@
 //! Widths below 8 bits are packed from the least significant bit of each
 //! byte; wider counters are big-endian.
 
+#![cfg_attr(
+    not(test),
+    expect(
+        clippy::arithmetic_side_effects,
+        reason = "orders are 0 to 6 and cluster bits 9 to 21: no shift or product here leaves its type"
+    )
+)]
+
 use byteorder::{BigEndian, ByteOrder};
 
 use super::ClusterBits;

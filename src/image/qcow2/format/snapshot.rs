@@ -75,7 +75,10 @@ pub fn parse_table(
                 limit: MAX_L1_BYTES,
             });
         }
-        let mut extra = take(&mut rest, extra_length as usize)?;
+        let mut extra = take(
+            &mut rest,
+            usize::try_from(extra_length).unwrap_or(usize::MAX),
+        )?;
         let vm_state_64 = extra.try_get_u64().ok();
         let disk_size = extra.try_get_u64().ok();
         let icount = extra
@@ -96,11 +99,11 @@ pub fn parse_table(
             disk_size: disk_size.unwrap_or(current_size) & !511,
             icount,
         });
-        let used = table.len() - rest.len();
-        let padding = used.next_multiple_of(8) - used;
+        let used = table.len().saturating_sub(rest.len());
+        let padding = used.next_multiple_of(8).saturating_sub(used);
         rest.advance(padding.min(rest.len()));
     }
-    let length = (table.len() - rest.len()) as u64;
+    let length = u64::try_from(table.len().saturating_sub(rest.len())).unwrap_or(u64::MAX);
     if length > MAX_TABLE_BYTES {
         return Err(Corruption::TooLarge {
             what: "snapshot table, bytes",

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use qimg::error::Escaped;
+use qimg::image::Census;
 use qimg::image::info::{ChildInfo, FormatSpecific, ImageInfo, SnapshotInfo};
 use qimg::units::ByteSize;
 use serde::Serialize;
@@ -14,25 +15,16 @@ pub(crate) struct Report {
     #[serde(flatten)]
     info: ImageInfo,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) contents: Option<Contents>,
+    pub(crate) clusters: Option<Census>,
 }
 
 impl From<ImageInfo> for Report {
     fn from(info: ImageInfo) -> Self {
         Self {
             info,
-            contents: None,
+            clusters: None,
         }
     }
-}
-
-/// Guest bytes by what stands behind them in the image itself.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct Contents {
-    pub(crate) data: u64,
-    pub(crate) compressed: u64,
-    pub(crate) zero: u64,
-    pub(crate) unallocated: u64,
 }
 
 /// The images of a chain, or one alone.
@@ -42,25 +34,58 @@ pub(crate) fn images(out: &mut dyn Write, reports: &[Report]) -> io::Result<()> 
             writeln!(out)?;
         }
         image(out, &report.info)?;
-        if let Some(contents) = &report.contents {
-            contents.print(out)?;
+        if let Some(clusters) = &report.clusters {
+            census(out, clusters)?;
         }
     }
     Ok(())
 }
 
-impl Contents {
-    fn print(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "Guest clusters:")?;
-        for (kind, bytes) in [
-            ("data", self.data),
-            ("compressed", self.compressed),
-            ("zero", self.zero),
-            ("unallocated", self.unallocated),
-        ] {
-            writeln!(out, "    {kind}: {} ({bytes} bytes)", ByteSize(bytes))?;
-        }
-        Ok(())
+fn census(out: &mut dyn Write, census: &Census) -> io::Result<()> {
+    writeln!(out, "Clusters:")?;
+    for (kind, count) in [
+        ("total", census.total),
+        ("data", census.data),
+        ("compressed", census.compressed),
+        ("zero", census.zero_plain),
+        ("zero, preallocated", census.zero_preallocated),
+        ("unallocated", census.unallocated),
+    ] {
+        writeln!(out, "    {kind}: {count}")?;
+    }
+    if let Some(kinds) = &census.subclusters {
+        writeln!(out, "    mixed: {}", census.mixed)?;
+        writeln!(
+            out,
+            "    their subclusters: {} data, {} zero, {} zero and preallocated, {} unallocated",
+            kinds.data, kinds.zero_plain, kinds.zero_preallocated, kinds.unallocated
+        )?;
+    }
+    if census.compressed > 0 {
+        let (guest, streams) = (
+            census.compressed_guest_bytes,
+            census.compressed_stream_bytes,
+        );
+        writeln!(
+            out,
+            "    compressed size: {} of {}, {:.1} %",
+            ByteSize(streams),
+            ByteSize(guest),
+            streams as f64 * 100.0 / guest as f64
+        )?;
+    }
+    match &census.deflate_window {
+        None => Ok(()),
+        Some(window) => writeln!(
+            out,
+            "    deflate window: {} bytes in {} samples{}",
+            window.greatest_distance,
+            window.samples,
+            match window.unsound {
+                0 => String::new(),
+                unsound => format!(", {unsound} of them damaged"),
+            }
+        ),
     }
 }
 
