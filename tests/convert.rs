@@ -57,7 +57,11 @@ fn request<'a>(
     }
 }
 
+/// Writes a new file: what an earlier round left may still be locked by a process that another test just forked.
 fn run(request: &RewriteRequest<'_>) -> qimg::Result<Rewritten> {
+    if !request.target.existing {
+        let _ = std::fs::remove_file(request.destination);
+    }
     rewrite(request, &AtomicBool::new(false), &mut |_, _| {})
 }
 
@@ -188,29 +192,33 @@ fn converts_with_data_file(scratch: &Scratch, made: &Made, source: &Image) {
 fn overlay_stays_overlay(scratch: &Scratch, made: &Made, source: &Image) {
     let (name, format) = source.backing_file().unwrap();
     let backing = Some((name.to_owned(), format.unwrap().to_owned()));
-    for text in [
+    let texts = [
         "",
         "cluster_size=512",
         "cluster_size=2M",
         "extended_l2=on",
         "compat=0.10",
-    ] {
-        for compresses in [false, true] {
-            let out = scratch.path("overlay.qcow2");
-            let qcow2 = Qcow2Options {
-                backing: backing.clone(),
-                ..options(text)
-            };
-            let request = RewriteRequest {
-                overlay: true,
-                encoding: encoding(CompressionType::Zlib).filter(|_| compresses),
-                ..request(source, &out, target(Format::Qcow2, qcow2))
-            };
-            run(&request).unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_sound(scratch, &out, &made.view);
-            let info = info(&out);
-            assert_eq!(info["backing-filename"], name);
-        }
+    ];
+    let kinds: Vec<_> = texts
+        .iter()
+        .flat_map(|text| [(text, false), (text, true)])
+        .collect();
+    let step = if is_nightly() { 1 } else { 3 };
+    let first = made.case.number() % step;
+    for (text, compresses) in kinds.into_iter().skip(first).step_by(step) {
+        let out = scratch.path("overlay.qcow2");
+        let qcow2 = Qcow2Options {
+            backing: backing.clone(),
+            ..options(text)
+        };
+        let request = RewriteRequest {
+            overlay: true,
+            encoding: encoding(CompressionType::Zlib).filter(|_| compresses),
+            ..request(source, &out, target(Format::Qcow2, qcow2))
+        };
+        run(&request).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_sound(scratch, &out, &made.view);
+        assert_eq!(info(&out)["backing-filename"], name);
     }
 }
 

@@ -561,9 +561,14 @@ impl ImageWriter for Writer {
         // Streams copied without decoding lean on the one behind them: they are placed together.
         let mut row = 0..0;
         for (index, cluster) in clusters.iter().enumerate() {
-            let behind = clusters[..index]
+            let mut behind = clusters[..index]
                 .last()
                 .is_some_and(|last| last.start + last.length == cluster.start && !row.is_empty());
+            // One that waits for its place in the row is as good to share as one that has it.
+            let waits = clusters[row.clone()]
+                .iter()
+                .any(|other| (other.digest, other.length) == (cluster.digest, cluster.length));
+            behind &= !waits;
             if !behind {
                 self.place(&clusters[row], arena, &mut pending, is_whole)?;
                 row = index..index;
