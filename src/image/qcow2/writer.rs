@@ -164,8 +164,13 @@ impl Writer {
             .filter_map(|index| u32::try_from(index).ok())
             .filter(|&index| index < SUBCLUSTERS)
             .fold(0u32, |mask, index| mask | 1 << index);
+        let hides = self.has_backing();
         let entry = self.entry(guest)?;
-        let (allocated, zeros) = split_bitmap(entry[1]);
+        let (allocated, mut zeros) = split_bitmap(entry[1]);
+        if entry[1] == 0 && !zero && hides {
+            // What is left out of a cluster that is written is zeros, whatever stands behind it.
+            zeros = u32::MAX;
+        }
         entry[1] = if zero {
             join_bitmap(allocated, zeros | (mask & !allocated))
         } else {
@@ -557,9 +562,14 @@ impl ImageWriter for Writer {
         // Streams copied without decoding lean on the one behind them: they are placed together.
         let mut row = 0..0;
         for (index, cluster) in clusters.iter().enumerate() {
-            let behind = clusters[..index]
+            let mut behind = clusters[..index]
                 .last()
                 .is_some_and(|last| last.start + last.length == cluster.start && !row.is_empty());
+            // One that waits for its place in the row is as good to share as one that has it.
+            let waits = clusters[row.clone()]
+                .iter()
+                .any(|other| (other.digest, other.length) == (cluster.digest, cluster.length));
+            behind &= !waits;
             if !behind {
                 self.place(&clusters[row], arena, &mut pending, is_whole)?;
                 row = index..index;
