@@ -3,7 +3,6 @@
 //! Where qemu-img has words for a result, qimg's are compared with those of
 //! the real one.
 
-
 mod check;
 mod compare;
 mod compress;
