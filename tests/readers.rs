@@ -9,8 +9,8 @@
 //!
 //! A missing reader fails the test.
 
-mod matrix;
 mod oracle;
+mod patterns;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -20,8 +20,8 @@ use imago::file::File as ImagoFile;
 use imago::qcow2::Qcow2;
 use imago::{FormatAccess, FormatDriverBuilder, PermissiveImplicitOpenGate};
 use img_qcow2::Qcow2Reader;
-use matrix::Random;
 use oracle::{Scratch, qemu_img};
+use patterns::Random;
 use qimg::codec::{CompressionType, DeflateWindow};
 use qimg::compress::{CompressRequest, Effort, compress};
 use qimg::image::{Image, OpenOptions};
