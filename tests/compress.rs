@@ -3,14 +3,16 @@
 #[expect(dead_code, reason = "other tests look at more of it")]
 mod matrix;
 mod oracle;
+mod patterns;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
-use matrix::{Backing, Random, for_every_image, is_nightly};
+use matrix::{Backing, for_every_image, is_nightly};
 use oracle::{Scratch, qemu_img};
+use patterns::Random;
 use qimg::ErrorKind;
 use qimg::codec::{CompressionType, DeflateWindow, window};
 use qimg::compress::{CompressRequest, Compressed, Effort, compress, dry_run};
@@ -175,7 +177,7 @@ fn every_image_reads_the_same_after_compression() {
             assert_eq!(done.rewritten.file_length, length(&out));
             assert_eq!(
                 done.dropped_snapshots,
-                usize::from(made.case.has_snapshot())
+                usize::from(made.snapshot_view.is_some())
             );
             assert_eq!(
                 done.dropped_bitmaps,

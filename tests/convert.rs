@@ -2,14 +2,16 @@
 
 mod matrix;
 mod oracle;
+mod patterns;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use matrix::{Backing, Made, Random, for_every_image, is_nightly};
+use matrix::{Backing, Made, for_every_image, is_nightly};
 use oracle::{Scratch, qemu_img};
+use patterns::Random;
 use qimg::codec::{CompressionType, DeflateWindow, EncoderOptions};
 use qimg::convert::Reuse;
 use qimg::create::{CreateRequest, create};

@@ -65,7 +65,19 @@ impl Target {
             options.qcow2.validate()?;
         }
         let staged = Staged::create_with(path, options.locking)?;
-        let store: Arc<dyn WriteAt> = staged.file();
+        let store = staged.file();
+        Self::begin(staged, store, path, virtual_size, options, compresses)
+    }
+
+    /// Begins an image in `store`, which is the file that `staged` gives its name.
+    fn begin(
+        staged: Staged,
+        store: Arc<dyn WriteAt>,
+        path: &Path,
+        virtual_size: u64,
+        options: &TargetOptions,
+        compresses: bool,
+    ) -> Result<Self> {
         let mut target = Self {
             writer: Writer::Raw(RawWriter::new(Arc::clone(&store), 0, false)?),
             staged: vec![staged],
@@ -340,3 +352,6 @@ pub(crate) fn refuse_same_file<'a>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

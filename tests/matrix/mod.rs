@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::oracle::{Scratch, qemu_img};
+use crate::patterns::Random;
 
 type Choices = [usize; DIMENSIONS];
 
@@ -83,7 +84,7 @@ pub struct Made {
 
 /// Whether the long proofs are asked for.
 pub fn is_nightly() -> bool {
-    std::env::var_os("QIMG_NIGHTLY").is_some_and(|value| value != "0")
+    std::env::var_os("QIMG_NIGHTLY").is_some()
 }
 
 /// Makes the image of every case and hands each to `test`, on as many threads as there are cores.
@@ -189,46 +190,6 @@ fn complete(tuple: &[(usize, usize)], random: &mut Random) -> Choices {
     choices
 }
 
-/// xorshift64: the same numbers in every run.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    /// Bytes that no codec makes smaller.
-    pub fn noise(&mut self, length: usize) -> Vec<u8> {
-        let words = (0..length.div_ceil(8)).flat_map(|_| self.next().to_le_bytes());
-        words.take(length).collect()
-    }
-
-    /// Bytes that every codec makes smaller.
-    pub fn text(&mut self, length: usize) -> Vec<u8> {
-        const WORDS: [&str; 12] = [
-            "cluster", "offset", "guest", "host", "table", "zero", "extent", "of", "a", "the",
-            "image\n", "snapshot",
-        ];
-        let mut text = Vec::with_capacity(length + 32);
-        while text.len() < length {
-            text.extend_from_slice(WORDS[self.below(WORDS.len())].as_bytes());
-            text.push(b' ');
-            if self.below(8) == 0 {
-                text.extend_from_slice(format!("{:x}", self.next()).as_bytes());
-            }
-        }
-        text.truncate(length);
-        text
-    }
-}
-
 impl std::fmt::Debug for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let choice = self.choices;
@@ -294,7 +255,7 @@ impl Case {
     fn clusters(&self) -> u64 {
         match self.cluster_size() {
             0..=4096 => 150,
-            0..=65536 => 24,
+            4097..=65536 => 24,
             _ => 13,
         }
     }
