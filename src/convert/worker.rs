@@ -30,6 +30,8 @@ pub(super) struct Output {
     pub(super) clusters: Vec<StoredCluster>,
     /// Data and streams that the parts refer to.
     pub(super) bytes: Vec<u8>,
+    /// How many of them are in use, where nothing is encoded: what an earlier item left is overwritten, not cleared.
+    used: usize,
     pub(super) stats: Stats,
 }
 
@@ -106,12 +108,15 @@ impl<'a> Worker<'a> {
 
     /// Works on `item`; the result's bytes go into `buffer`, whose contents count for nothing.
     pub(super) fn run(&mut self, item: &Item, mut buffer: Vec<u8>) -> Result<Output> {
-        buffer.clear();
+        if self.encoder.is_some() {
+            buffer.clear();
+        }
         let mut output = Output {
             end: item.range.end,
             parts: Vec::new(),
             clusters: Vec::new(),
             bytes: buffer,
+            used: 0,
             stats: Stats::default(),
         };
         let mut run: Option<Range<u64>> = None;
@@ -429,16 +434,17 @@ impl<'a> Worker<'a> {
         output: &mut Output,
     ) -> Result<()> {
         let size = bytes(self.target.cluster_size);
-        let base = output.bytes.len();
-        output
-            .bytes
-            .resize(base + bytes(guest.end - guest.start), 0);
+        let base = output.used;
+        output.used += bytes(guest.end - guest.start);
+        if output.bytes.len() < output.used {
+            output.bytes.resize(output.used, 0);
+        }
         self.reader
-            .read_at(guest.start, &mut output.bytes[base..])?;
+            .read_at(guest.start, &mut output.bytes[base..output.used])?;
         let first_part = output.parts.len();
         let (parts, stats) = (&mut output.parts, &mut output.stats);
         let mut at = guest.start;
-        for cluster in output.bytes[base..].chunks(size) {
+        for cluster in output.bytes[base..output.used].chunks(size) {
             let end = at + cluster.len() as u64;
             let offset = base + bytes(at - guest.start);
             if self.options.sparse > 0 && is_zero(cluster) {
