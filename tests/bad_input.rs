@@ -17,7 +17,8 @@ use handmade::{Handmade, deflated, stored};
 use qimg::codec::{DeflateWindow, EncoderOptions};
 use qimg::convert::{Options, Reuse, convert};
 use qimg::image::options::Qcow2Options;
-use qimg::image::{Depth, Format, Image, OpenOptions, Target, TargetOptions};
+use qimg::image::{BackingPolicy, Depth, Format, Image, OpenOptions, Target, TargetOptions};
+use qimg::rewrite::{Bitmaps, RewriteRequest, rewrite as rewrite_image};
 use qimg::source::Source;
 use qimg::store::{Locking, Memory, ReadAt, Sync};
 use qimg::{Error, ErrorKind, Result};
@@ -156,6 +157,15 @@ fn assert_survives_copying(image: &Handmade, widths: &[u64], context: &str) {
     assert!(
         read_all(&chain).unwrap() == flat,
         "{context}: the source itself is misread"
+    );
+    let alike = Qcow2Options {
+        cluster_size: image.cluster_size() as u64,
+        ..Qcow2Options::default()
+    };
+    let alone = recompress(&chain, &alike, 1).unwrap();
+    assert!(
+        alone == recompress(&chain, &alike, 3).unwrap(),
+        "{context}: 3 threads differ"
     );
     for &refcount_bits in widths {
         let options = Qcow2Options {
@@ -528,6 +538,539 @@ fn a_truncated_file_is_an_answer_or_an_error() {
                 image[..length].to_vec(),
                 &format!("{name}, {length} bytes of it"),
             );
+        }
+    }
+}
+
+/// A header field of `width` bytes at `at`.
+fn with_field(image: &[u8], at: usize, width: usize, value: u64) -> Vec<u8> {
+    let mut bytes = image.to_vec();
+    bytes[at..at + width].copy_from_slice(&value.to_be_bytes()[8 - width..]);
+    bytes
+}
+
+fn testdata(name: &str) -> Vec<u8> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    std::fs::read(directory.join(name)).unwrap()
+}
+
+#[track_caller]
+fn assert_fails(bytes: Vec<u8>, kind: ErrorKind, words: &str) {
+    let started = Instant::now();
+    let failed = open(bytes).and_then(|image| {
+        let chain = image.chain(Depth::Chain, None)?;
+        let mut bytes = vec![0; 4096];
+        let length = bytes
+            .len()
+            .min(usize::try_from(chain.virtual_size()).unwrap_or(4096));
+        chain.reader().read_at(0, &mut bytes[..length])
+    });
+    let error = failed.expect_err(words);
+    assert_explains(&error, words);
+    let text = format!(
+        "{error} {:?}",
+        std::error::Error::source(&error).map(ToString::to_string)
+    );
+    assert_eq!(error.kind(), kind, "{text}");
+    assert!(text.contains(words), "{text}");
+    assert!(started.elapsed() < Duration::from_secs(1), "{words}");
+}
+
+/// Runs the test called `name` in a process of its own, since memory is a process's, and returns what `body` allocates
+/// there at most, in KiB; `None` in the process that started it.
+fn kib_allocated(name: &str, body: impl FnOnce()) -> Option<u64> {
+    const ALONE: &str = "QIMG_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--test-threads=1"])
+            .env(ALONE, "1")
+            .status()
+            .unwrap();
+        assert!(status.success(), "{name}, by itself: {status}");
+        return None;
+    }
+    let peak = || -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmPeak:"));
+        let number = line.and_then(|line| line.split_whitespace().nth(1));
+        number.unwrap().parse().unwrap()
+    };
+    let before = peak();
+    body();
+    Some(peak() - before)
+}
+
+#[test]
+fn tables_beyond_the_limits_are_refused_before_they_are_read() {
+    let name = "tables_beyond_the_limits_are_refused_before_they_are_read";
+    if let Some(kib) = kib_allocated(name, refuse_tables) {
+        assert!(kib < 256 << 10, "{kib} KiB were allocated");
+    }
+}
+
+fn refuse_tables() {
+    let v3 = testdata("v3.qcow2");
+    let corrupt = |at, width, value, words| {
+        assert_fails(with_field(&v3, at, width, value), ErrorKind::Corrupt, words);
+    };
+    corrupt(20, 4, 8, "cluster_bits");
+    corrupt(20, 4, 22, "cluster_bits");
+    corrupt(24, 8, 1 << 63, "size");
+    corrupt(24, 8, (1 << 63) - 512, "l1_size");
+    // 4 Mi entries are QEMU's limit, and more than this file holds.
+    corrupt(36, 4, 4 << 20, "outside the file");
+    corrupt(36, 4, (4 << 20) + 1, "L1 table");
+    corrupt(36, 4, u64::from(u32::MAX), "L1 table");
+    corrupt(36, 4, 0, "l1_size");
+    corrupt(40, 8, 0x200, "not aligned");
+    corrupt(40, 8, 1 << 62, "outside the file");
+    corrupt(40, 8, 1 << 63, "63 bits");
+    corrupt(48, 8, 0x200, "not aligned");
+    corrupt(56, 4, 0, "refcount_table_clusters");
+    corrupt(56, 4, 2049, "refcount table");
+    corrupt(56, 4, u64::from(u32::MAX), "refcount table");
+    corrupt(60, 4, 65537, "snapshots");
+    corrupt(96, 4, 7, "refcount_order");
+    corrupt(100, 4, 103, "header_length");
+    corrupt(100, 4, 4097, "header_length");
+    corrupt(8, 8, 4097, "backing_file_offset");
+    corrupt(8, 8, u64::MAX, "backing_file_offset");
+    assert_fails(
+        with_field(&v3, 4, 4, 1),
+        ErrorKind::Unsupported,
+        "version 1",
+    );
+    assert_fails(
+        with_field(&v3, 4, 4, 4),
+        ErrorKind::Unsupported,
+        "version 4",
+    );
+    assert_fails(
+        with_field(&v3, 72, 8, 1 << 40),
+        ErrorKind::Unsupported,
+        "features",
+    );
+    assert_fails(
+        v3[..20].to_vec(),
+        ErrorKind::NotAnImage,
+        "not a qcow2 image",
+    );
+    // 65536 snapshots in a file that has room for none, at a place that there is not.
+    let snapshots = with_field(&v3, 60, 4, 65536);
+    for offset in [0u64, 4096, 1 << 40, (1 << 63) - 4096] {
+        let image = with_field(&snapshots, 64, 8, offset);
+        let kind = open(image).expect_err("no snapshots").kind();
+        assert_eq!(kind, ErrorKind::Corrupt, "snapshots at {offset:#x}");
+    }
+}
+
+#[test]
+fn small_clusters_do_not_lift_the_limit_of_the_l1_table() {
+    let image = with_field(&testdata("cluster-512.qcow2"), 24, 8, 1 << 41);
+    // 64 Mi entries of 32 KiB each.
+    let image = with_field(&image, 36, 4, 64 << 20);
+    assert_fails(image, ErrorKind::Corrupt, "L1 table");
+}
+
+#[test]
+fn header_extensions_must_fit_where_they_stand() {
+    let v3 = testdata("v3.qcow2");
+    let start = usize::try_from(u32::from_be_bytes(v3[100..104].try_into().unwrap())).unwrap();
+    for length in [4096 - start as u64, 1 << 20, 0xffff_fff8, 0xffff_ffff] {
+        let image = with_field(&v3, start, 4, 0xe279_2aca);
+        let image = with_field(&image, start + 4, 4, length);
+        assert_fails(image, ErrorKind::Corrupt, "header");
+    }
+}
+
+/// Where the only L2 table and the first entry of the L1 table are, in `v3.qcow2`.
+fn tables_of(image: &[u8]) -> (usize, usize) {
+    let word = |at: usize| u64::from_be_bytes(image[at..at + 8].try_into().unwrap());
+    let l1 = usize::try_from(word(40)).unwrap();
+    let l2 = usize::try_from(word(l1) & 0x00ff_ffff_ffff_fe00).unwrap();
+    (l1, l2)
+}
+
+#[test]
+fn entries_that_point_where_no_table_can_be() {
+    let v3 = testdata("v3.qcow2");
+    let (l1, l2) = tables_of(&v3);
+    let copied = 1u64 << 63;
+    // Tables that are other tables read as whatever their words say: bounded, and never a panic.
+    for host in [0x1000, l1 as u64, l2 as u64] {
+        exercise(
+            with_field(&v3, l1, 8, copied | host),
+            "an L2 table elsewhere",
+        );
+        exercise(
+            with_field(&v3, l2, 8, copied | host),
+            "a cluster that is a table",
+        );
+    }
+    assert_fails(
+        with_field(&v3, l1, 8, copied | 0x200),
+        ErrorKind::Corrupt,
+        "L1 entry",
+    );
+    assert_fails(
+        with_field(&v3, l1, 8, copied | 1 << 55),
+        ErrorKind::Corrupt,
+        "end of the file",
+    );
+    assert_fails(
+        with_field(&v3, l2, 8, copied | 0x200),
+        ErrorKind::Corrupt,
+        "L2 entry",
+    );
+    assert_fails(
+        with_field(&v3, l2, 8, copied | 1 << 55),
+        ErrorKind::Corrupt,
+        "end of the file",
+    );
+    let compressed = 1u64 << 62;
+    assert_fails(
+        with_field(&v3, l2, 8, compressed | 1 << 55),
+        ErrorKind::Corrupt,
+        "end of the file",
+    );
+    let last_byte = compressed | 15 << 58 | (v3.len() as u64 - 1);
+    assert_fails(
+        with_field(&v3, l2, 8, last_byte),
+        ErrorKind::Corrupt,
+        "compressed cluster",
+    );
+}
+
+#[test]
+fn an_l1_table_of_one_l2_table_ends_in_time() {
+    // Every L1 entry is the same L2 table, whose entries are the same cluster.
+    let mut image = testdata("v3.qcow2");
+    let (_, l2) = tables_of(&image);
+    let entry = image[l2..l2 + 8].to_vec();
+    for at in (l2..l2 + 4096).step_by(8) {
+        image[at..at + 8].copy_from_slice(&entry);
+    }
+    let l1 = image.len().next_multiple_of(4096);
+    image.resize(l1, 0);
+    for _ in 0..512 {
+        image.extend_from_slice(&(l2 as u64 | 1 << 63).to_be_bytes());
+    }
+    let image = with_field(&image, 40, 8, l1 as u64);
+    let image = with_field(&image, 36, 4, 512);
+    let image = with_field(&image, 24, 8, 512 << 21);
+    let started = Instant::now();
+    let source = open(image).unwrap();
+    let chain = source.chain(Depth::Chain, None).unwrap();
+    assert_eq!(qimg::convert::stored_bytes(&chain).unwrap(), 1 << 30);
+    assert!(started.elapsed() < PATIENCE);
+}
+
+#[test]
+fn a_stream_that_would_fill_the_memory_fills_one_cluster() {
+    let name = "a_stream_that_would_fill_the_memory_fills_one_cluster";
+    if let Some(kib) = kib_allocated(name, decode_bombs) {
+        assert!(kib < 512 << 10, "{kib} KiB were allocated");
+    }
+}
+
+fn decode_bombs() {
+    let size = 1 << 16;
+    // A terabyte of zeros starts like this, and 512 bytes of it fill the cluster.
+    let bomb = deflated(&vec![0; 16 << 20]);
+    let mut image = Handmade::new(16, size);
+    image.put(0, &bomb[..512]);
+    image.stream(0, 0, 512);
+    exercise(image.build(), "a bomb");
+    // One frame, content size 2^40, window 2^31.
+    for frame in [
+        &[
+            0x28, 0xb5, 0x2f, 0xfd, 0xc0, 0xa8, 0, 0, 0, 0, 0, 1, 0, 0, 3, 0, 0,
+        ][..],
+        // No content size, the window alone.
+        &[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 3, 0, 0],
+        // A single segment of 2^60 bytes: the window is the content.
+        &[
+            0x28, 0xb5, 0x2f, 0xfd, 0xe0, 0, 0, 0, 0, 0, 0, 0, 16, 3, 0, 0,
+        ],
+        // An endless row of empty blocks, and of empty frames.
+        &[
+            0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ],
+        &[0x50, 0x2a, 0x4d, 0x18, 0xf8, 0xff, 0xff, 0xff],
+    ] {
+        let mut image = Handmade::new(16, size);
+        image.put(0, frame);
+        image.stream(0, 0, 60_000);
+        let mut bytes = image.build();
+        bytes = with_field(&bytes, 72, 8, 8);
+        bytes = with_field(&bytes, 100, 4, 112);
+        bytes[104] = 1;
+        assert_fails(bytes.clone(), ErrorKind::Corrupt, "compressed");
+        exercise(bytes, "a frame that asks for too much");
+    }
+}
+
+/// An image file that names `backing`, of format raw, as nothing but an attacker would.
+fn naming(directory: &Path, name: &str, backing: &str, format: &str) -> std::path::PathBuf {
+    let path = directory.join(name);
+    let target = TargetOptions {
+        format: Format::Qcow2,
+        qcow2: Qcow2Options {
+            backing: Some((backing.into(), format.into())),
+            ..Qcow2Options::default()
+        },
+        existing: false,
+        sync: Sync::None,
+        locking: Locking::Check,
+    };
+    Target::create(&path, 1 << 16, &target, false)
+        .unwrap()
+        .finish()
+        .unwrap();
+    path
+}
+
+fn chain_of(path: &Path, backing: BackingPolicy) -> Result<Vec<u8>> {
+    let options = OpenOptions {
+        format: Some(Format::Qcow2),
+        backing,
+        locking: Locking::Check,
+    };
+    let image = Image::open(path, &options)?;
+    read_all(&image.chain(Depth::Chain, None)?)
+}
+
+#[test]
+fn a_name_in_an_image_opens_nothing_that_is_not_beside_it() {
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("secret");
+    std::fs::write(&secret, vec![0x5e; 1 << 16]).unwrap();
+    let directory = tempfile::tempdir_in(outside.path()).unwrap();
+    let here = directory.path();
+    std::fs::write(here.join("beside"), vec![1; 1 << 16]).unwrap();
+    std::os::unix::fs::symlink(&secret, here.join("link")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), here.join("up")).unwrap();
+    std::fs::create_dir(here.join("sub")).unwrap();
+    let made = Command::new("mkfifo")
+        .arg(here.join("fifo"))
+        .status()
+        .unwrap();
+    assert!(made.success());
+
+    let fine = naming(here, "fine", "beside", "raw");
+    assert_eq!(chain_of(&fine, BackingPolicy::Beside).unwrap()[0], 1);
+    let denied = chain_of(&fine, BackingPolicy::Deny).unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::Refused);
+
+    let absolute = secret.to_str().unwrap();
+    for name in [
+        absolute,
+        "../secret",
+        "sub/../../secret",
+        "link",
+        "up/secret",
+        "fifo",
+        "sub",
+        ".",
+        "..",
+        "/dev/zero",
+        "/proc/self/mem",
+        "missing",
+        "json:{\"file.filename\":\"/etc/passwd\"}",
+        "nbd://localhost",
+        "file:beside",
+        "fat:rw:.",
+        "\u{1b}[2J",
+        "a\nb",
+    ] {
+        let path = naming(here, "evil", name, "raw");
+        let started = Instant::now();
+        let error = chain_of(&path, BackingPolicy::Beside).expect_err(name);
+        assert!(started.elapsed() < Duration::from_secs(2), "{name}: waited");
+        assert!(error.path().is_some(), "{name}: {error:?}");
+        assert!(
+            !error.to_string().contains(['\u{1b}', '\n']),
+            "{name}: {error}"
+        );
+        if matches!(name, "fifo" | "sub" | "/dev/zero" | "missing") || name.contains(':') {
+            chain_of(&path, BackingPolicy::Any).expect_err(name);
+        }
+    }
+}
+
+#[test]
+fn a_chain_that_leads_back_or_goes_on_too_long_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let itself = naming(here, "self", "self", "qcow2");
+    let first = naming(here, "first", "second", "qcow2");
+    naming(here, "second", "first", "qcow2");
+    for path in [&itself, &first] {
+        let error = chain_of(path, BackingPolicy::Beside).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(error.to_string().contains("leads back"), "{error}");
+    }
+    std::fs::write(here.join("0"), vec![1; 1 << 16]).unwrap();
+    for depth in 1..=17 {
+        let format = if depth == 1 { "raw" } else { "qcow2" };
+        let path = naming(here, &depth.to_string(), &(depth - 1).to_string(), format);
+        match chain_of(&path, BackingPolicy::Beside) {
+            Ok(bytes) => assert!(depth < 16 && bytes[0] == 1, "{depth} files behind"),
+            Err(error) => {
+                assert!(depth >= 16, "{depth}: {error}");
+                assert_eq!(error.kind(), ErrorKind::Unsupported);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_backing_file_without_a_format_is_never_probed() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("base"), vec![1; 1 << 16]).unwrap();
+    let path = naming(directory.path(), "top", "base", "raw");
+    let mut bytes = std::fs::read(&path).unwrap();
+    // The extension's magic becomes one that nobody knows.
+    let at = bytes
+        .windows(4)
+        .position(|four| four == [0xe2, 0x79, 0x2a, 0xca])
+        .unwrap();
+    bytes[at] = 0x11;
+    std::fs::write(&path, bytes).unwrap();
+    for policy in [BackingPolicy::Beside, BackingPolicy::Any] {
+        let error = chain_of(&path, policy).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(error.remedy().is_some());
+    }
+}
+
+#[test]
+fn a_data_file_is_opened_under_the_same_policy() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let image = testdata("external.qcow2");
+    let at = image
+        .windows(12)
+        .position(|name| name == b"external.raw")
+        .unwrap();
+    for (name, kind) in [
+        (&b"/etc/passwd\0"[..], ErrorKind::Refused),
+        (b"json:{\"a\":1}", ErrorKind::Unsupported),
+        (b"../../passwd", ErrorKind::Refused),
+    ] {
+        let mut bytes = image.clone();
+        bytes[at..at + 12].copy_from_slice(name);
+        let path = here.join("top");
+        std::fs::write(&path, &bytes).unwrap();
+        let error = chain_of(&path, BackingPolicy::Beside).expect_err("an escape");
+        assert!(error.path().is_some());
+        let expected = [
+            kind,
+            ErrorKind::Io,
+            ErrorKind::Refused,
+            ErrorKind::Unsupported,
+        ];
+        assert!(expected.contains(&error.kind()), "{error:?}");
+        assert_eq!(
+            chain_of(&path, BackingPolicy::Deny).unwrap_err().kind(),
+            ErrorKind::Refused
+        );
+    }
+}
+
+#[test]
+fn streams_far_from_each_other_are_not_read_with_all_that_is_between() {
+    let clusters = 256;
+    let mut image = Handmade::new(9, clusters << 9);
+    let stream = deflated(&[3; 512]);
+    for guest in 0..clusters {
+        let at = usize::try_from(guest).unwrap() * (60 << 10);
+        image.put(at, &stream);
+        image.stream(guest, at, stream.len());
+    }
+    let source = open(image.build()).unwrap();
+    let chain = source.chain(Depth::Chain, None).unwrap();
+    let (mut out, mut streams) = (Vec::new(), Vec::new());
+    let size = chain.virtual_size();
+    chain
+        .reader()
+        .read_streams(0..size, &mut out, &mut streams)
+        .unwrap();
+    assert_eq!(streams.len() as u64, clusters);
+    assert!(
+        out.len() as u64 <= 4 * size,
+        "{} bytes for {size}",
+        out.len()
+    );
+}
+
+#[test]
+fn bitmaps_that_fill_the_memory_together_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let image = path("image");
+    qemu_img(&[
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-o",
+        "cluster_size=2M",
+        &image,
+        "1T",
+    ]);
+    for name in ["a", "b", "c"] {
+        qemu_img(&["bitmap", "--add", "-g", "512", &image, name]);
+    }
+    let source = Image::open(&image, &OpenOptions::default()).unwrap();
+    let request = RewriteRequest {
+        source: &source,
+        snapshot: None,
+        destination: &directory.path().join("copy"),
+        target: TargetOptions {
+            format: Format::Qcow2,
+            qcow2: Qcow2Options::default(),
+            existing: false,
+            sync: Sync::None,
+            locking: Locking::Check,
+        },
+        overlay: false,
+        encoding: None,
+        reuse: Reuse::Copy,
+        bitmaps: Bitmaps::Copy,
+        sparse: 4096,
+        in_place: false,
+        threads: 1,
+    };
+    let error = rewrite_image(&request, &AtomicBool::new(false), &mut |_, _| {}).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+}
+
+/// libdeflate takes two length symbols that zlib does not know.
+#[test]
+fn a_stream_that_only_some_decoders_take_becomes_one_that_all_do() {
+    let mut image = Handmade::new(9, 512);
+    image.put(0, &[0x63, 0x60, 0x18, 0x07, 0x0c, 0x23, 0x18]);
+    image.stream(0, 0, 200);
+    let source = open(image.build()).unwrap();
+    let chain = source.chain(Depth::Chain, None).unwrap();
+    let options = Qcow2Options {
+        cluster_size: 512,
+        ..Qcow2Options::default()
+    };
+    let copied = recompress(&chain, &options, 1);
+    match read_all(&chain) {
+        Err(_) => drop(copied.unwrap_err()),
+        Ok(contents) => {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("copy");
+            let copied = copied.unwrap();
+            assert_reads_as(copied.clone(), &contents, "a lenient stream");
+            std::fs::write(&path, copied).unwrap();
+            let raw = directory.path().join("raw");
+            let (path, raw) = (path.to_str().unwrap(), raw.to_str().unwrap());
+            qemu_img(&["convert", "-O", "raw", path, raw]);
+            assert!(std::fs::read(raw).unwrap() == contents);
         }
     }
 }

@@ -24,13 +24,18 @@ fn zlib(stored: &[u8], size: usize) {
     let oracle = inflate(stored, size);
     let mut cluster = vec![0xaa; size];
     let decoded = decoder.decode(codec, stored, &mut cluster);
-    assert_eq!(decoded.is_ok(), oracle.is_some(), "{decoded:?}");
     let mut exact = vec![0x55; size];
     let length = decoder.decode_exact(codec, stored, &mut exact);
     assert_eq!(length.is_ok(), oracle.is_some(), "{length:?}");
     let mut whole = vec![0x33; size];
     let terminated = decoder.decode_terminated(codec, stored, &mut whole);
     let walk = window::walk(stored, size);
+    // libdeflate gives a meaning to the symbols that deflate leaves without one.
+    if let Err(DecodeError::Invalid("unknown length symbol" | "unknown distance symbol")) = walk {
+        assert!(oracle.is_none());
+        return;
+    }
+    assert_eq!(decoded.is_ok(), oracle.is_some(), "{decoded:?}");
     let Some((bytes, end)) = oracle else {
         assert!(!terminated);
         match walk {

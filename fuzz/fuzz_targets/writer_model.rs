@@ -20,7 +20,7 @@ use qimg::store::{Locking, Memory, Sync};
 use qimg::writer::StoredCluster;
 
 /// Longest disk, in bytes: many runs are worth more than large ones.
-const LARGEST: u64 = 512 << 10;
+const LARGEST: u64 = 160 << 10;
 
 #[derive(Arbitrary, Debug)]
 struct Input {

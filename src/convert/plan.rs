@@ -30,6 +30,8 @@ pub(super) struct Plan<'a> {
     end: u64,
     number: u64,
     overlay: bool,
+    /// Zeros are read and written like data.
+    fills: bool,
     failed: bool,
 }
 
@@ -42,6 +44,7 @@ impl<'a> Plan<'a> {
             end: source.virtual_size(),
             number: 0,
             overlay: options.overlay,
+            fills: options.sparse == 0,
             failed: false,
         }
     }
@@ -96,7 +99,12 @@ impl<'a> Plan<'a> {
     }
 
     fn is_work(&self, extent: &Extent) -> bool {
-        is_stored(extent.kind) && !(self.overlay && extent.depth > 0)
+        let filled = match extent.kind {
+            ExtentKind::Zero => self.fills,
+            ExtentKind::Unallocated => self.fills && !self.overlay,
+            ExtentKind::Data | ExtentKind::Compressed(_) => true,
+        };
+        filled && !(self.overlay && extent.depth > 0)
     }
 
     fn unit_end(&self, at: u64) -> u64 {

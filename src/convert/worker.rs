@@ -271,11 +271,13 @@ impl<'a> Worker<'a> {
         cluster.resize(bytes(self.target.cluster_size), 0);
         let known = match self.length_of(stream, codec, &output.bytes, &mut cluster) {
             Ok(known) => known,
-            Err(error) => {
-                // The reader knows the file and the place in it.
-                let shown = bytes(guest_end - stream.guest);
-                self.reader.read_at(stream.guest, &mut cluster[..shown])?;
-                return Err(error);
+            Err(_) => {
+                // The reader knows the file and the place in it. Should it take what zlib does not (libdeflate knows
+                // two more length symbols), the new image gets a stream that every reader takes.
+                let (shown, behind) = cluster.split_at_mut(bytes(guest_end - stream.guest));
+                self.reader.read_at(stream.guest, shown)?;
+                behind.fill(0);
+                None
             }
         };
         let guest = stream.guest..guest_end;

@@ -268,9 +268,20 @@ impl Target {
         let Writer::Qcow2(writer) = &mut self.writer else {
             return Err(Error::usage("only qcow2 images hold bitmaps"));
         };
+        let mut total = 0;
         for entry in source.bitmap_directory()? {
             match source.read_bitmap(&entry) {
-                Ok(bitmap) => writer.add_bitmap(bitmap),
+                Ok(bitmap) => {
+                    total += bitmap.bits.len() as u64;
+                    // All of them are in memory at once, and a small file may describe terabytes of them.
+                    if total > qcow2::bitmaps::MAX_BITS_BYTES {
+                        return Err(Error::unsupported(
+                            "the persistent bitmaps together exceed 512 MiB",
+                        )
+                        .with_remedy("leave them behind, or remove some with `qemu-img bitmap`"));
+                    }
+                    writer.add_bitmap(bitmap);
+                }
                 Err(error) if skip_broken && error.kind() == crate::ErrorKind::Refused => {}
                 Err(error) => return Err(error),
             }

@@ -11,8 +11,8 @@ use super::format::{ClusterBits, Corruption};
 use crate::error::{Error, Result};
 use crate::store::WriteAt;
 
-/// Most bytes of bits of one bitmap that are held in memory, as QEMU limits them.
-const MAX_BITS_BYTES: u64 = 512 << 20;
+/// Most bytes of bits that are held in memory, as QEMU limits one bitmap.
+pub(crate) const MAX_BITS_BYTES: u64 = 512 << 20;
 
 /// A bitmap for a new image.
 #[derive(Debug, Clone)]

@@ -19,7 +19,8 @@ use crate::store::ReadAt;
 
 /// Bytes read at once when neighbouring compressed clusters are read together.
 const MAX_SPAN: u64 = 4 << 20;
-/// Bytes between two compressed clusters that are read along rather than skipped.
+/// Bytes between two compressed clusters that are read along rather than skipped, but never more than a cluster: the
+/// gaps must not outgrow what is wanted.
 const MAX_GAP: u64 = 64 << 10;
 
 /// The active disk or one internal snapshot of a qcow2 file.
@@ -381,7 +382,7 @@ impl LayerReader<'_> {
         self.find_streams(guest)?;
         let mut rest = &self.wanted[..];
         while !rest.is_empty() {
-            let (span_end, count) = span_of(rest);
+            let (span_end, count) = span_of(rest, self.layer.cluster_size());
             let host = rest[0].0.host.0;
             let base = out.len();
             out.resize(base + length_of(span_end - host), 0);
@@ -431,7 +432,7 @@ impl LayerReader<'_> {
         let wanted = std::mem::take(&mut self.wanted);
         let mut rest = &wanted[..];
         while !rest.is_empty() {
-            let (span_end, count) = span_of(rest);
+            let (span_end, count) = span_of(rest, self.layer.cluster_size());
             let (span, tail) = rest.split_at(count);
             self.read_span(span, span_end, extent, buf)?;
             rest = tail;
@@ -509,13 +510,14 @@ impl LayerReader<'_> {
 }
 
 /// How many of the streams in `sorted` are read together, and where the last of them ends.
-fn span_of(sorted: &[(CompressedDescriptor, u64)]) -> (u64, usize) {
+fn span_of(sorted: &[(CompressedDescriptor, u64)], cluster_size: u64) -> (u64, usize) {
+    let max_gap = MAX_GAP.min(cluster_size);
     let start = sorted[0].0.host.0;
     let mut end = sorted[0].0.end();
     let mut count = 1;
     for (descriptor, _) in &sorted[1..] {
         let next_end = end.max(descriptor.end());
-        if descriptor.host.0 > end + MAX_GAP || next_end - start > MAX_SPAN {
+        if descriptor.host.0 > end + max_gap || next_end - start > MAX_SPAN {
             break;
         }
         end = next_end;

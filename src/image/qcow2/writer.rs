@@ -524,7 +524,8 @@ impl ImageWriter for Writer {
     }
 
     fn skips_zeros(&self) -> bool {
-        self.fresh
+        // A subcluster that is not written is the backing file's.
+        self.fresh && !(self.geometry.extended_l2 && self.has_backing())
     }
 
     fn write_data(&mut self, guest: u64, bytes: &[u8], origin: Option<Origin<'_>>) -> Result<()> {
