@@ -8,9 +8,12 @@ use byteorder::{BigEndian, ByteOrder};
 
 use crate::error::Result;
 use crate::store::WriteAt;
+use crate::zero::nonzero_runs;
 
 /// Bytes of tables gathered for one write.
 const TABLE_BATCH: usize = 2 << 20;
+/// Zeros of this length in a table are left to a hole: what file systems allocate at once.
+const BLOCK: usize = 4096;
 
 /// Streams that follow each other both in the arena and on the host, gathered for one write.
 #[derive(Default)]
@@ -46,14 +49,17 @@ impl Pending {
 /// Clusters of metadata that follow each other on the host, gathered for one write.
 pub(super) struct Batch {
     cluster: usize,
+    fresh: bool,
     host: u64,
     bytes: Vec<u8>,
 }
 
 impl Batch {
-    pub(super) fn new(cluster: usize) -> Self {
+    /// `fresh` says that the store reads as zeros where nothing was written.
+    pub(super) fn new(cluster: usize, fresh: bool) -> Self {
         Self {
             cluster,
+            fresh,
             host: 0,
             bytes: Vec::new(),
         }
@@ -81,8 +87,19 @@ impl Batch {
     }
 
     pub(super) fn flush(&mut self, store: &dyn WriteAt) -> Result<()> {
-        store.write_all_at(&self.bytes, self.host)?;
+        write_table(store, &self.bytes, self.host, self.fresh)?;
         self.bytes.clear();
         Ok(())
     }
+}
+
+/// Writes a table, of which `fresh` stores need only what is not zero: with large clusters, little.
+pub(super) fn write_table(store: &dyn WriteAt, bytes: &[u8], host: u64, fresh: bool) -> Result<()> {
+    if !fresh {
+        return store.write_all_at(bytes, host);
+    }
+    for run in nonzero_runs(bytes, BLOCK) {
+        store.write_all_at(&bytes[run.clone()], host + run.start as u64)?;
+    }
+    Ok(())
 }

@@ -26,7 +26,7 @@ use super::format::entry::{
 use super::format::features::{self, known_names};
 use super::format::header::{BitmapsExtension, Encryption, V2_LENGTH, V3_LENGTH};
 use super::format::{CompressedDescriptor, Geometry, Header, HostOffset, RefcountOrder};
-use super::gather::{Batch, Pending};
+use super::gather::{Batch, Pending, write_table};
 use crate::codec::CompressionType;
 use crate::error::{Error, Result};
 use crate::image::options::{Preallocation, Qcow2Options};
@@ -320,7 +320,7 @@ impl Writer {
     fn write_tables(&mut self) -> Result<Vec<u64>> {
         let bits = self.geometry.cluster_bits;
         let mut l1 = vec![0; self.tables.len()];
-        let mut batch = Batch::new(bits.len());
+        let mut batch = Batch::new(bits.len(), self.fresh);
         for (index, table) in std::mem::take(&mut self.tables).into_iter().enumerate() {
             let Some(table) = table.filter(|table| table.iter().any(|&word| word != 0)) else {
                 continue;
@@ -366,7 +366,7 @@ impl Writer {
         let (blocks, table) = self.allocator.refcount_metadata(order);
         let table_clusters = table.end - table.start;
         let per_block = usize::try_from(order.entries_per_block(bits)).unwrap_or(usize::MAX);
-        let mut batch = Batch::new(bits.len());
+        let mut batch = Batch::new(bits.len(), self.fresh);
         let mut words = Vec::new();
         for (number, counts) in blocks
             .into_iter()
@@ -385,7 +385,7 @@ impl Writer {
         let table_bytes = usize::try_from(table_clusters).unwrap_or(0) * bits.len();
         words.resize(table_bytes / 8, 0);
         let table_offset = table.start << bits.bits();
-        self.store.write_all_at(&big_endian(&words), table_offset)?;
+        write_table(&*self.store, &big_endian(&words), table_offset, self.fresh)?;
         self.header.refcount_table_offset = table_offset;
         self.header.refcount_table_clusters =
             u32::try_from(table_clusters).map_err(|_| too_large())?;
