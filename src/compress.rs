@@ -20,7 +20,7 @@ use crate::store::{Locking, Sync};
 /// How hard to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Effort {
-    /// The codec's default level; streams that fit are copied.
+    /// Level 6 of zlib, 4 of zstd, 6 of zstd for clusters of 1 MiB and more; streams that fit are copied.
     #[default]
     Default,
     /// This level; streams that fit are encoded again and the shorter one kept.
@@ -113,13 +113,14 @@ fn run(
     refuse_losses(request)?;
     let destination = request.destination.unwrap_or(source.path());
     let backing = kept_backing(request, destination)?;
-    let encoding = encoding(request);
     let source_options = source.qcow2_options();
+    let cluster_size = request
+        .cluster_size
+        .or(source_options.as_ref().map(|options| options.cluster_size))
+        .unwrap_or(1 << 16);
+    let encoding = encoding(request, cluster_size);
     let qcow2 = Qcow2Options {
-        cluster_size: request
-            .cluster_size
-            .or(source_options.as_ref().map(|options| options.cluster_size))
-            .unwrap_or(1 << 16),
+        cluster_size,
         compression_type: request.codec,
         lazy_refcounts: source_options.is_some_and(|options| options.lazy_refcounts),
         backing: backing.clone(),
@@ -195,9 +196,13 @@ fn refuse_losses(request: &CompressRequest<'_>) -> Result<()> {
     Ok(())
 }
 
-fn encoding(request: &CompressRequest<'_>) -> EncoderOptions {
+fn encoding(request: &CompressRequest<'_>, cluster_size: u64) -> EncoderOptions {
     let window = request.window.unwrap_or_default();
     let level = match request.effort {
+        // A window of a megabyte or more pays for a closer search.
+        Effort::Default if request.codec == CompressionType::Zstd && cluster_size >= 1 << 20 => {
+            Some(6)
+        }
         Effort::Default => None,
         Effort::Level(level) => Some(level),
         Effort::Best => Some(match (request.codec, window) {

@@ -1,6 +1,5 @@
 //! What is compressed reads as before, is sound, and is never larger than it has to be.
 
-#[expect(dead_code, reason = "other tests look at more of it")]
 mod matrix;
 mod oracle;
 mod patterns;

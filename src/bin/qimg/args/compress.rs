@@ -30,7 +30,7 @@ pub(crate) struct CompressArgs {
     pub(crate) codec: CompressionType,
 
     /// Effort: zlib 1 to 12, zstd 1 to 22; compressed clusters are encoded again and the shorter stream kept [default:
-    /// zlib 6, zstd 4]
+    /// zlib 6, zstd 4, or 6 for clusters of 1M and more]
     #[arg(long, value_name = "N")]
     pub(crate) level: Option<u8>,
 
