@@ -195,7 +195,7 @@ fn build(input: &Input, options: &Qcow2Options, flat: &mut [u8]) -> Memory {
             }
             Cluster::Data(content) => {
                 content.fill(part);
-                writer.write_data(guest, part).unwrap();
+                writer.write_data(guest, part, None).unwrap();
             }
             Cluster::Compressed(content) => {
                 content.fill(part);
@@ -204,7 +204,7 @@ fn build(input: &Input, options: &Qcow2Options, flat: &mut [u8]) -> Memory {
                 let mut arena = Vec::new();
                 let limit = cluster_size - 1;
                 match encoder.encode(&whole, limit, &mut arena).unwrap() {
-                    None => writer.write_data(guest, part).unwrap(),
+                    None => writer.write_data(guest, part, None).unwrap(),
                     Some(length) => {
                         let stream = StoredCluster {
                             guest,
