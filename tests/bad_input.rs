@@ -659,8 +659,11 @@ fn refuse_tables() {
     let snapshots = with_field(&v3, 60, 4, 65536);
     for offset in [0u64, 4096, 1 << 40, (1 << 63) - 4096] {
         let image = with_field(&snapshots, 64, 8, offset);
-        let kind = open(image).expect_err("no snapshots").kind();
-        assert_eq!(kind, ErrorKind::Corrupt, "snapshots at {offset:#x}");
+        // Behind the end of the file there are zeros, to QEMU too: as many snapshots without a name.
+        match open(image) {
+            Ok(image) => assert!(offset >= 1 << 40 && image.snapshot_count() == 65536),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "snapshots at {offset:#x}"),
+        }
     }
 }
 
