@@ -320,6 +320,8 @@ impl Bench {
                 break;
             }
         }
+        // A run takes minutes: one that is cut short has said something.
+        writeln!(std::io::stderr(), "measured: {what}")?;
         self.rows.push(Row {
             what: what.to_owned(),
             qimg: median(costs.0),
