@@ -82,14 +82,10 @@ pub struct Made {
     pub snapshot_view: Option<Vec<u8>>,
 }
 
-/// Whether the long proofs are asked for.
-pub fn is_nightly() -> bool {
-    std::env::var_os("QIMG_NIGHTLY").is_some()
-}
-
 /// Makes the image of every case and hands each to `test`, on as many threads as there are cores.
 pub fn for_every_image(test: impl Fn(&Scratch, &Made) + Sync) {
-    let cases = cases(if is_nightly() { 3 } else { 2 });
+    let is_nightly = std::env::var_os("QIMG_NIGHTLY").is_some();
+    let cases = cases(if is_nightly { 3 } else { 2 });
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(2, usize::from);

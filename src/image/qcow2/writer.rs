@@ -524,8 +524,7 @@ impl ImageWriter for Writer {
     }
 
     fn skips_zeros(&self) -> bool {
-        // A subcluster that is not written is the backing file's.
-        self.fresh && !(self.geometry.extended_l2 && self.has_backing())
+        self.fresh
     }
 
     fn write_data(&mut self, guest: u64, bytes: &[u8], origin: Option<Origin<'_>>) -> Result<()> {
