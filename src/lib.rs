@@ -38,6 +38,7 @@
 //! | operations | [`compress`], [`rewrite`], [`create`], [`compare`] | what a user asks for |
 //! | data path | [`convert`] | sources, writers and codecs; no format |
 //! | formats | [`image`] | qcow2 and raw, what they are and whether they are sound; policies for files that an image names; no operation |
+//! | guest | [`volume`], [`fs`], [`free`] | partitions and filesystems inside the guest's disk, and what they do not use |
 //! | contracts | [`source`], [`writer`], [`extent`], [`codec`], [`zero`] | guest bytes, extents, one cluster |
 //! | host | [`store`] | files, locks, holes, staging |
 //! | base | [`error`], [`units`] | failures that name file, place and remedy; sizes |
@@ -47,6 +48,7 @@
 //! - A file that an image names is never opened without a [`image::BackingPolicy`]; the default opens none.
 //! - An input is never written, and a destination never holds half an image: outputs are staged and renamed.
 //! - No byte of an image can make the library panic, allocate without bound or loop without end.
+//! - A free map only under-reports: on any doubt about a filesystem all of it is kept.
 //! - "Unallocated" and "zero" are never merged before the writer decides: with a backing file they differ.
 //! - The library never prints and never reads its environment: reports are plain data.
 //!
@@ -59,6 +61,8 @@ pub mod convert;
 pub mod create;
 pub mod error;
 pub mod extent;
+pub mod free;
+pub mod fs;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -67,6 +71,7 @@ pub mod rewrite;
 pub mod source;
 pub mod store;
 pub mod units;
+pub mod volume;
 pub mod writer;
 pub mod zero;
 

@@ -17,6 +17,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["error"]),
     ("source", &["error", "extent", "store"]),
     ("writer", &["error", "store"]),
+    ("free", &[]),
+    ("volume", &["error", "source"]),
+    ("fs", &["error", "free", "volume"]),
     (
         "convert",
         &["codec", "error", "extent", "source", "writer", "zero"],
