@@ -140,6 +140,7 @@ fn whole_path(c: &mut Criterion) {
                 let request = RewriteRequest {
                     source: &source,
                     snapshot: None,
+                    free: None,
                     destination: &dir.path().join("whole.qcow2"),
                     target: options,
                     overlay: false,

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::codec::{CompressionType, DeflateWindow, EncoderOptions};
 use crate::convert::Reuse;
 use crate::error::{Error, Result};
+use crate::free::FreeMap;
 use crate::image::options::Qcow2Options;
 use crate::image::{Format, Image, TargetOptions};
 use crate::rewrite::{Bitmaps, OnProgress, RewriteRequest, Rewritten, estimate, rewrite};
@@ -34,6 +35,8 @@ pub enum Effort {
 pub struct CompressRequest<'a> {
     /// Where from.
     pub source: &'a Image,
+    /// Guest ranges to drop, because nothing in the guest uses them.
+    pub free: Option<&'a FreeMap>,
     /// Where to; `None` replaces the source itself.
     pub destination: Option<&'a Path>,
     /// How clusters are encoded.
@@ -129,6 +132,7 @@ fn run(
     let rewrite = RewriteRequest {
         source,
         snapshot: None,
+        free: request.free,
         destination,
         overlay: backing.is_some(),
         encoding: Some(encoding),

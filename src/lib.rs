@@ -35,7 +35,7 @@
 //! | layer | modules | knows |
 //! |---|---|---|
 //! | program | `src/bin/qimg` | arguments, words, colours, exit codes |
-//! | operations | [`compress`], [`rewrite`], [`create`], [`compare`] | what a user asks for |
+//! | operations | [`compress`], [`rewrite`], [`prune`], [`create`], [`compare`] | what a user asks for |
 //! | data path | [`convert`] | sources, writers and codecs; no format |
 //! | formats | [`image`] | qcow2 and raw, what they are and whether they are sound; policies for files that an image names; no operation |
 //! | guest | [`volume`], [`fs`], [`free`] | partitions and filesystems inside the guest's disk, and what they do not use |
@@ -67,6 +67,7 @@ pub mod fs;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod image;
+pub mod prune;
 pub mod rewrite;
 pub mod source;
 pub mod store;

@@ -10,8 +10,10 @@ use serde::Serialize;
 use crate::codec::EncoderOptions;
 use crate::convert::{self, Options, Progress, Reuse, Stats};
 use crate::error::{Error, Result};
+use crate::free::FreeMap;
 use crate::image::options::Preallocation;
 use crate::image::{Chain, Depth, Format, Image, Target, TargetOptions};
+use crate::prune::Pruned;
 use crate::source::Source;
 
 /// What becomes of persistent bitmaps.
@@ -37,6 +39,8 @@ pub struct RewriteRequest<'a> {
     pub destination: &'a Path,
     /// What to write there.
     pub target: TargetOptions,
+    /// Guest ranges that are to read as zeros, because nothing in the guest uses them.
+    pub free: Option<&'a FreeMap>,
     /// Leave to the target's backing file what the source's top layer leaves to its own.
     pub overlay: bool,
     /// The encoding of compressed clusters; none are written without.
@@ -131,8 +135,15 @@ fn carry(
         share: request.encoding.is_none() && chain.all_shared_with(&target)?,
         cancel,
     };
-    let total = convert::stored_bytes(chain)?;
-    let contents = convert::convert(chain, target.writer(), &options, &mut |step| {
+    let nothing = FreeMap::default();
+    let pruned = Pruned::new(chain, request.free.unwrap_or(&nothing), request.overlay);
+    let source: &dyn Source = if request.free.is_some() {
+        &pruned
+    } else {
+        chain
+    };
+    let total = convert::stored_bytes(source)?;
+    let contents = convert::convert(source, target.writer(), &options, &mut |step| {
         progress(step, total);
     })?;
     if let (Some(source), true) = (request.source.qcow2(), request.bitmaps != Bitmaps::Leave) {
@@ -184,6 +195,11 @@ fn check(request: &RewriteRequest<'_>) -> Result<()> {
     }
     if request.overlay && raw {
         return Err(Error::usage("a raw image has no backing file"));
+    }
+    if request.bitmaps != Bitmaps::Leave && request.free.is_some() {
+        return Err(Error::usage(
+            "a bitmap would not tell of the free blocks that are dropped",
+        ));
     }
     if request.bitmaps != Bitmaps::Leave && raw {
         return Err(Error::usage("a raw image holds no bitmaps"));

@@ -1029,6 +1029,7 @@ fn bitmaps_that_fill_the_memory_together_are_refused() {
     let request = RewriteRequest {
         source: &source,
         snapshot: None,
+        free: None,
         destination: &directory.path().join("copy"),
         target: TargetOptions {
             format: Format::Qcow2,

@@ -31,6 +31,7 @@ fn open(path: &str) -> Image {
 fn request<'a>(source: &'a Image, destination: &'a str) -> CompressRequest<'a> {
     CompressRequest {
         source,
+        free: None,
         destination: Some(Path::new(destination)),
         codec: CompressionType::Zlib,
         effort: Effort::Default,

@@ -47,6 +47,7 @@ fn request<'a>(
     RewriteRequest {
         source,
         snapshot: None,
+        free: None,
         destination: Path::new(destination),
         target,
         overlay: false,

@@ -251,6 +251,7 @@ fn whichever_read_of_the_source_fails_nothing_is_left() {
         .and_then(|source| {
             let request = CompressRequest {
                 source: &source,
+                free: None,
                 destination: Some(destination),
                 codec: CompressionType::Zlib,
                 effort: Effort::Level(1),

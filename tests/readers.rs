@@ -92,6 +92,7 @@ impl Made {
             let path = self.scratch.path(&format!("{number}.qcow2"));
             let request = CompressRequest {
                 source: &source,
+                free: None,
                 destination: Some(Path::new(&path)),
                 codec,
                 effort,

@@ -61,6 +61,7 @@ pub(super) fn run(
 fn resolve<'a>(args: &'a CompressArgs, source: &'a Image) -> CompressRequest<'a> {
     CompressRequest {
         source,
+        free: None,
         destination: args.destination.as_deref(),
         codec: args.codec,
         effort: match (args.best, args.level) {

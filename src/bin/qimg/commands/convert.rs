@@ -24,6 +24,7 @@ pub(super) fn run(
     let request = RewriteRequest {
         source: &source,
         snapshot: args.snapshot.as_deref(),
+        free: None,
         destination: &args.destination,
         overlay: target.qcow2.backing.is_some(),
         target,
