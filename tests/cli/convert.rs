@@ -124,3 +124,24 @@ fn a_backing_file_is_not_opened_unasked() {
     qimg(convert.into_iter().chain(["--backing=beside"])).well();
     identical("chain-top.qcow2", &new);
 }
+
+#[test]
+fn without_a_format_the_name_of_the_destination_tells() {
+    let (keep, new) = scratch("new");
+    for (extension, format) in [
+        ("qcow2", "qcow2"),
+        ("QCOW2", "qcow2"),
+        ("raw", "raw"),
+        ("img", "raw"),
+        ("disk", "raw"),
+    ] {
+        let path = format!("{new}.{extension}");
+        qimg(&["convert", "v3.qcow2", &path]).well();
+        let first = std::fs::read(&path).unwrap()[..4].to_vec();
+        assert_eq!(first == *b"QFI\xfb", format == "qcow2", "{extension}");
+    }
+    let refused = qimg(&["convert", "v3.qcow2", &format!("{new}.vmdk")]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("-O qcow2"), "{}", refused.err);
+    drop(keep);
+}

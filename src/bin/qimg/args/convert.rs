@@ -25,9 +25,9 @@ pub(crate) struct ConvertArgs {
     #[arg(value_name = "DST")]
     pub(crate) destination: PathBuf,
 
-    /// Format of the new image
-    #[arg(short = 'O', value_name = "FMT", default_value = "raw", value_parser = typed::<Format>)]
-    pub(crate) target_format: Format,
+    /// Format of the new image, raw or qcow2 [default: as DST's extension says; raw if that says nothing]
+    #[arg(short = 'O', value_name = "FMT", value_parser = typed::<Format>)]
+    target_format: Option<Format>,
 
     /// Options of the new image: key=value,key=value
     #[arg(short = 'o', value_name = "OPTIONS", value_parser = typed::<OptionList>)]
@@ -102,6 +102,24 @@ pub(crate) struct ConvertArgs {
 }
 
 impl ConvertArgs {
+    /// The format that was asked for, or that the destination's name stands for.
+    pub(crate) fn target_format(&self) -> qimg::Result<Format> {
+        if let Some(format) = self.target_format {
+            return Ok(format);
+        }
+        let extension = self.destination.extension().and_then(|text| text.to_str());
+        match extension.map(str::to_ascii_lowercase).as_deref() {
+            Some("qcow2" | "qcow") => Ok(Format::Qcow2),
+            Some(other @ ("vmdk" | "vhd" | "vhdx" | "vpc" | "vdi" | "qed")) => {
+                Err(qimg::Error::unsupported(format!(
+                    "'.{other}' stands for a format that qimg does not write"
+                ))
+                .with_remedy("write -O qcow2 or -O raw"))
+            }
+            _ => Ok(Format::Raw),
+        }
+    }
+
     pub(crate) fn thread_count(&self) -> usize {
         thread_count(self.threads)
     }
@@ -123,10 +141,10 @@ fn codec(text: &str) -> Result<Codec, String> {
 
 const HELP: &str = "\
 Examples:
-  qimg convert -O raw disk.qcow2 disk.raw
-  qimg convert -O qcow2 -c --codec zstd --level 9 disk.raw disk.qcow2
-  qimg convert -O qcow2 -l before-upgrade disk.qcow2 old.qcow2
-  qimg convert -O qcow2 -B base.qcow2 -F qcow2 overlay.qcow2 copy.qcow2
+  qimg convert disk.qcow2 disk.raw
+  qimg convert -c --codec zstd --level 9 disk.raw disk.qcow2
+  qimg convert -l before-upgrade disk.qcow2 old.qcow2
+  qimg convert -B base.qcow2 -F qcow2 overlay.qcow2 copy.qcow2
   qimg convert -n -O raw disk.qcow2 /dev/vg/volume
 
 Exit codes:

@@ -61,6 +61,7 @@ pub(super) fn run(
 
 fn target(args: &ConvertArgs) -> Result<(TargetOptions, Option<EncoderOptions>)> {
     let list = OptionList::joined(&args.options);
+    let format = args.target_format()?;
     let mut qcow2 = Qcow2Options::default();
     list.apply(&mut qcow2)?;
     if list.size()?.is_some() {
@@ -68,7 +69,7 @@ fn target(args: &ConvertArgs) -> Result<(TargetOptions, Option<EncoderOptions>)>
             Error::usage("convert keeps the size of the disk").with_remedy("leave out -o size")
         );
     }
-    if args.target_format == Format::Raw {
+    if format == Format::Raw {
         refuse_qcow2_options(&list)?;
     }
     if let (Some(name), Some(format)) = (&args.target_backing, &args.backing_format) {
@@ -97,7 +98,7 @@ fn target(args: &ConvertArgs) -> Result<(TargetOptions, Option<EncoderOptions>)>
         encoding.effective_level()?;
     }
     let target = TargetOptions {
-        format: args.target_format,
+        format,
         qcow2,
         existing: args.existing,
         sync: sync(args.no_sync),
