@@ -116,7 +116,8 @@ impl InPlace {
     ) -> Result<Self> {
         let path = path.as_ref();
         let readable: Arc<dyn ReadAt> = Arc::clone(&store) as _;
-        let image = Image::from_store(readable, path, options)?;
+        let image =
+            Image::from_store(readable, path, options).map_err(|error| error.at_path(path))?;
         let data = match image.qcow2() {
             None => None,
             Some(file) => {
@@ -144,7 +145,8 @@ impl InPlace {
     ) -> Result<Self> {
         let path = path.as_ref();
         let readable: Arc<dyn ReadAt> = Arc::clone(&store) as _;
-        let image = Image::from_store(readable, path, options)?;
+        let image =
+            Image::from_store(readable, path, options).map_err(|error| error.at_path(path))?;
         let Some(file) = image
             .qcow2()
             .filter(|file| file.header.geometry().external_data)
