@@ -44,10 +44,22 @@ pub struct PunchOptions<'a> {
 
 impl PunchOptions<'_> {
     /// # Errors
-    /// [`Cancelled`](ErrorKind::Cancelled), when the caller asked to stop.
+    /// [`Cancelled`](ErrorKind::Cancelled), when the caller asked to stop before anything was written.
     pub(crate) fn go_on(&self) -> Result<()> {
+        self.heed_cancel("interrupted: the image is what it was")
+    }
+
+    /// As [`PunchOptions::go_on`], when all that is left to do is to give space back.
+    pub(crate) fn go_on_giving_back(&self) -> Result<()> {
+        self.heed_cancel(
+            "interrupted: the image is sound, but not all of its free space was given back",
+        )
+        .map_err(|error| error.with_remedy("run it again"))
+    }
+
+    fn heed_cancel(&self, message: &'static str) -> Result<()> {
         if self.cancel.load(Ordering::Relaxed) {
-            return Err(Error::cancelled());
+            return Err(Error::new(ErrorKind::Cancelled, message));
         }
         Ok(())
     }

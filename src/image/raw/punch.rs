@@ -51,16 +51,7 @@ pub(crate) fn punch(
     };
     let done = punch.run(progress);
     let mut punched = punch.punched;
-    match done {
-        Err(error) if error.kind() == crate::ErrorKind::Cancelled && !options.dry_run => {
-            return Err(Error::new(
-                error.kind(),
-                "interrupted: the image is sound, but not all of its free space was given back",
-            )
-            .with_remedy("run it again"));
-        }
-        done => done?,
-    }
+    done?;
     if options.dry_run {
         let dropped = punched.free_bytes + punched.zero_bytes;
         punched.disk_size = before.saturating_sub(dropped);
@@ -96,10 +87,18 @@ struct Punch<'a> {
 type Found = (Vec<Range<u64>>, u64);
 
 impl Punch<'_> {
+    fn go_on(&self) -> Result<()> {
+        if self.options.dry_run {
+            self.options.go_on()
+        } else {
+            self.options.go_on_giving_back()
+        }
+    }
+
     fn run(&mut self, progress: &mut dyn FnMut(PunchProgress)) -> Result<()> {
         let mut at = 0;
         while at < self.length {
-            self.options.go_on()?;
+            self.go_on()?;
             let run = self.store.run_at(at)?;
             // A file that shrinks under us would stand still here.
             let end = run.end.max(at + 1).min(self.length);
@@ -202,7 +201,6 @@ impl<'a> Look<'a> {
 
     /// What can go of `slice`, which starts with a block.
     fn at(&self, slice: Range<u64>, buffer: &mut Vec<u8>) -> Result<Found> {
-        self.options.go_on()?;
         let mut found: Vec<Range<u64>> = Vec::new();
         let mut free_bytes = 0;
         let mut read = false;

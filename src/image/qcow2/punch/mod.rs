@@ -76,7 +76,12 @@ pub(crate) fn punch(
         cancel: options.cancel,
         progress: None,
     };
-    let counts = pool.install(|| Counts::survey(file, &check))?;
+    let counts = pool
+        .install(|| Counts::survey(file, &check))
+        .map_err(|error| {
+            // In the words that tell of the image, too.
+            options.go_on().err().unwrap_or(error)
+        })?;
     let mut punched = Punched {
         cluster_size: Some(file.header.cluster_bits.size()),
         disk_size_before: disk_size(store, data)?,
@@ -241,7 +246,7 @@ impl Edit<'_> {
         let is_device = matches!(self.store.identity(), Some(FileId::BlockDevice { .. }));
         let mut cut = None;
         self.counts.each_free_run(true, &mut |run| {
-            self.heed_cancel()?;
+            self.options.go_on_giving_back()?;
             if run.end >= length && !is_device {
                 cut = Some(run.start);
                 return Ok(());
@@ -267,16 +272,6 @@ impl Edit<'_> {
         Ok(())
     }
 
-    fn heed_cancel(&self) -> Result<()> {
-        self.options.go_on().map_err(|error| {
-            Error::new(
-                error.kind(),
-                "interrupted: the image is sound, but not all of its free space was given back",
-            )
-            .with_remedy("run it again")
-        })
-    }
-
     /// Gives back what the tables no longer map of the external data file, which has no counts.
     fn give_back_data(&self, data: &dyn WriteAt) -> Result<()> {
         let (block, length) = (data.block_size(), data.len()?);
@@ -284,7 +279,7 @@ impl Edit<'_> {
         let flush = |run: &Range<u64>| -> Result<()> {
             let run = whole_blocks(&(run.start..run.end.min(length)), block, length);
             if !run.is_empty() {
-                self.heed_cancel()?;
+                self.options.go_on_giving_back()?;
                 data.deallocate(run)?;
             }
             Ok(())
