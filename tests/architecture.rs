@@ -27,7 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "image",
         &[
-            "codec", "error", "extent", "source", "store", "units", "writer", "zero",
+            "codec", "error", "extent", "free", "source", "store", "units", "writer", "zero",
         ],
     ),
 ];

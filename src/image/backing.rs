@@ -73,6 +73,43 @@ impl BackingPolicy {
         by: &Path,
         locking: Locking,
     ) -> Result<Arc<HostFile>> {
+        self.open_with(
+            role,
+            name,
+            by,
+            |path| HostFile::open_read(path, locking),
+            |directory, relative| HostFile::open_beneath(directory, relative, locking),
+        )
+    }
+
+    /// As [`BackingPolicy::open`], for writing in place.
+    ///
+    /// # Errors
+    /// As [`BackingPolicy::open`].
+    pub(crate) fn open_write(
+        self,
+        role: Role,
+        name: &str,
+        by: &Path,
+        locking: Locking,
+    ) -> Result<Arc<HostFile>> {
+        self.open_with(
+            role,
+            name,
+            by,
+            |path| HostFile::open_write(path, locking),
+            |directory, relative| HostFile::open_write_beneath(directory, relative, locking),
+        )
+    }
+
+    fn open_with(
+        self,
+        role: Role,
+        name: &str,
+        by: &Path,
+        open: impl FnOnce(&Path) -> Result<HostFile>,
+        open_beneath: impl FnOnce(&Path, &Path) -> Result<HostFile>,
+    ) -> Result<Arc<HostFile>> {
         let noun = role.noun();
         if self == Self::Deny {
             return Err(Error::refused(
@@ -89,11 +126,11 @@ impl BackingPolicy {
         }
         let directory = directory_of(by);
         let opened = if self == Self::Any {
-            HostFile::open_read(directory.join(name), locking)
+            open(&directory.join(name))
         } else {
             let named = Path::new(name);
             let relative = named.strip_prefix(&directory).unwrap_or(named);
-            HostFile::open_beneath(&directory, relative, locking).map_err(|error| {
+            open_beneath(&directory, relative).map_err(|error| {
                 error.with_remedy(format!(
                     "--backing beside opens a {noun} only below {}; --backing any opens any path",
                     Path::new(".").join(&directory).display()

@@ -6,6 +6,7 @@
 
 mod backing;
 pub mod check;
+mod in_place;
 pub mod info;
 pub mod map;
 pub mod measure;
@@ -14,12 +15,14 @@ mod probe;
 mod qcow2;
 mod raw;
 mod target;
+mod workers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) use backing::is_protocol;
 pub use backing::{BackingPolicy, Chain, MAX_CHAIN};
+pub use in_place::{InPlace, PunchOptions, PunchProgress, Punched};
 pub use info::{ImageInfo, backing_chain_info};
 pub use map::{MapEntry, map};
 pub use probe::Format;
@@ -52,6 +55,8 @@ pub struct Image {
     store: Arc<dyn ReadAt>,
     options: OpenOptions,
     driver: Driver,
+    /// The external data file, where it is open already.
+    data: Option<Arc<dyn ReadAt>>,
 }
 
 #[derive(Debug)]
@@ -102,6 +107,7 @@ impl Image {
             store,
             options: *options,
             driver,
+            data: None,
         })
     }
 
@@ -156,6 +162,15 @@ impl Image {
     /// Number of internal snapshots.
     pub fn snapshot_count(&self) -> usize {
         self.qcow2().map_or(0, |file| file.snapshots.len())
+    }
+
+    /// Whether an internal snapshot holds the state of a running machine.
+    pub fn has_vm_state(&self) -> bool {
+        self.qcow2().is_some_and(|file| {
+            file.snapshots
+                .iter()
+                .any(|snapshot| snapshot.vm_state_size > 0)
+        })
     }
 
     /// Number of persistent bitmaps.
@@ -272,17 +287,28 @@ impl Image {
         Ok(())
     }
 
-    /// The external data file, where the image has one.
-    fn open_data_file(&self, file: &Qcow2File) -> Result<Option<Arc<dyn ReadAt>>> {
+    /// What the image calls its external data file, where it has one.
+    fn named_data_file<'a>(&self, file: &'a Qcow2File) -> Result<Option<&'a str>> {
         if !file.header.geometry().external_data {
             return Ok(None);
         }
-        let Some(name) = &file.header.data_file else {
-            return Err(Error::corrupt(
+        let name = file.header.data_file.as_deref().ok_or_else(|| {
+            Error::corrupt(
                 "the external data file has no name",
                 "the data file extension is missing from the header",
             )
-            .at_path(&self.path));
+            .at_path(&self.path)
+        })?;
+        Ok(Some(name))
+    }
+
+    /// The external data file, where the image has one.
+    fn open_data_file(&self, file: &Qcow2File) -> Result<Option<Arc<dyn ReadAt>>> {
+        if let Some(store) = &self.data {
+            return Ok(Some(Arc::clone(store)));
+        }
+        let Some(name) = self.named_data_file(file)? else {
+            return Ok(None);
         };
         let store =
             self.options

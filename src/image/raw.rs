@@ -2,6 +2,8 @@
 //!
 //! Knows holes. Anything can be raw, so nothing here refuses contents.
 
+pub(super) mod punch;
+
 use std::ops::Range;
 use std::sync::Arc;
 

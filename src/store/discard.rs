@@ -46,6 +46,10 @@ impl WriteAt for Discard {
         Ok(())
     }
 
+    fn deallocate(&self, _: std::ops::Range<u64>) -> Result<bool> {
+        Ok(true)
+    }
+
     fn preallocate(&self, host: std::ops::Range<u64>) -> Result<()> {
         self.len.fetch_max(host.end, Ordering::Relaxed);
         Ok(())

@@ -19,7 +19,7 @@ pub enum Operation {
     Write,
     /// [`WriteAt::set_len`].
     SetLen,
-    /// [`WriteAt::punch_hole`].
+    /// [`WriteAt::punch_hole`] and [`WriteAt::deallocate`].
     PunchHole,
     /// [`WriteAt::preallocate`].
     Preallocate,
@@ -219,6 +219,10 @@ impl<S: ReadAt> ReadAt for Faulty<S> {
         self.inner.allocated_bytes()
     }
 
+    fn block_size(&self) -> u64 {
+        self.inner.block_size()
+    }
+
     fn path(&self) -> Option<&Path> {
         self.inner.path()
     }
@@ -254,6 +258,20 @@ impl<S: WriteAt> WriteAt for Faulty<S> {
     fn punch_hole(&self, host: Range<u64>) -> Result<()> {
         let start = host.start;
         self.perform(Operation::PunchHole, start, || self.inner.punch_hole(host))
+    }
+
+    fn deallocate(&self, host: Range<u64>) -> Result<bool> {
+        let start = host.start;
+        let mut done = true;
+        self.perform(Operation::PunchHole, start, || {
+            done = self.inner.deallocate(host)?;
+            Ok(())
+        })?;
+        Ok(done)
+    }
+
+    fn can_deallocate(&self) -> Result<bool> {
+        self.inner.can_deallocate()
     }
 
     fn preallocate(&self, host: Range<u64>) -> Result<()> {

@@ -56,6 +56,23 @@ impl HostFile {
     /// # Errors
     /// As [`HostFile::open_read`]; and [`Refused`](ErrorKind::Refused) when the path leads out of `directory`.
     pub fn open_beneath(directory: &Path, relative: &Path, locking: Locking) -> Result<Self> {
+        Self::open_resolved(directory, relative, Claim::Read, locking)
+    }
+
+    /// As [`HostFile::open_beneath`], for reading and writing in place.
+    ///
+    /// # Errors
+    /// As [`HostFile::open_beneath`] and [`HostFile::open_write`].
+    pub fn open_write_beneath(directory: &Path, relative: &Path, locking: Locking) -> Result<Self> {
+        Self::open_resolved(directory, relative, Claim::Write, locking)
+    }
+
+    fn open_resolved(
+        directory: &Path,
+        relative: &Path,
+        claim: Claim,
+        locking: Locking,
+    ) -> Result<Self> {
         let path = directory.join(relative);
         let base = retry_on_intr(|| {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -89,7 +106,7 @@ impl HostFile {
             }
             Err(errno) => return Err(Error::io("open", errno.into()).at_path(path)),
         }
-        Self::open_by(&path, Claim::Read, locking, open)
+        Self::open_by(&path, claim, locking, open)
     }
 
     /// Opens an existing regular file or block device for reading and writing in place.
@@ -228,22 +245,24 @@ impl HostFile {
         Ok(())
     }
 
-    /// Asks the kernel to make a range inside the file read as zeros; false if it cannot.
-    fn deallocate(&self, host: &Range<u64>) -> Result<bool> {
+    /// Asks the kernel to make a range inside the file read as zeros, holes first; false if it cannot.
+    fn clear(&self, host: &Range<u64>) -> Result<bool> {
+        Ok(self.fallocate_zeros(FallocateFlags::PUNCH_HOLE, host)?
+            || self.fallocate_zeros(FallocateFlags::ZERO_RANGE, host)?)
+    }
+
+    fn fallocate_zeros(&self, how: FallocateFlags, host: &Range<u64>) -> Result<bool> {
         if host.is_empty() {
             return Ok(true);
         }
         let len = host.end - host.start;
-        for how in [FallocateFlags::PUNCH_HOLE, FallocateFlags::ZERO_RANGE] {
-            let flags = how | FallocateFlags::KEEP_SIZE;
-            match retry_on_intr(|| rustix::fs::fallocate(&self.fd, flags, host.start, len)) {
-                Ok(()) => return Ok(true),
-                // Block devices say INVAL for a range they find unaligned.
-                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => {}
-                Err(errno) => return Err(self.error("punch a hole", errno, host.start)),
-            }
+        let flags = how | FallocateFlags::KEEP_SIZE;
+        match retry_on_intr(|| rustix::fs::fallocate(&self.fd, flags, host.start, len)) {
+            Ok(()) => Ok(true),
+            // Block devices say INVAL for a range they find unaligned.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => Ok(false),
+            Err(errno) => Err(self.error("punch a hole", errno, host.start)),
         }
-        Ok(false)
     }
 }
 
@@ -327,6 +346,18 @@ impl ReadAt for HostFile {
         Ok(blocks.saturating_mul(STAT_BLOCK))
     }
 
+    fn block_size(&self) -> u64 {
+        if self.is_device() {
+            return DEVICE_ALIGNMENT;
+        }
+        // What a network file system calls its block size is its favourite length of a request.
+        let told = self.stat().map_or(0, |stat| stat.st_blksize);
+        u64::try_from(told)
+            .ok()
+            .filter(|size| size.is_power_of_two())
+            .map_or(4096, |size| size.clamp(512, 1 << 16))
+    }
+
     fn path(&self) -> Option<&Path> {
         Some(&self.path)
     }
@@ -368,17 +399,37 @@ impl WriteAt for HostFile {
 
     fn punch_hole(&self, host: Range<u64>) -> Result<()> {
         let host = host.start..host.end.min(self.known_len());
-        if self.deallocate(&host)? {
+        if self.clear(&host)? {
             return Ok(());
         }
         // A device may take only whole blocks; its edges are written.
         let inner = host.start.next_multiple_of(DEVICE_ALIGNMENT)
             ..host.end / DEVICE_ALIGNMENT * DEVICE_ALIGNMENT;
-        if inner.is_empty() || !self.deallocate(&inner)? {
+        if inner.is_empty() || !self.clear(&inner)? {
             return self.write_zeros(host);
         }
         self.write_zeros(host.start..inner.start)?;
         self.write_zeros(inner.end..host.end)
+    }
+
+    /// On a block device PUNCH_HOLE means: zeros for certain, by unmapping, or not at all. So it does what a plain
+    /// discard, which may leave anything behind, must not be trusted with.
+    fn deallocate(&self, host: Range<u64>) -> Result<bool> {
+        let host = host.start..host.end.min(self.known_len());
+        self.fallocate_zeros(FallocateFlags::PUNCH_HOLE, &host)
+    }
+
+    /// A regular file is asked for a hole behind its end, where there is nothing to lose; a device cannot be asked.
+    fn can_deallocate(&self) -> Result<bool> {
+        if self.is_device() {
+            return Ok(true);
+        }
+        let block = self.block_size();
+        let behind = self.known_len().saturating_add(block) & !(block - 1);
+        self.fallocate_zeros(
+            FallocateFlags::PUNCH_HOLE,
+            &(behind..behind.saturating_add(block)),
+        )
     }
 
     fn preallocate(&self, host: Range<u64>) -> Result<()> {

@@ -104,6 +104,10 @@ impl WriteAt for Memory {
         Ok(())
     }
 
+    fn deallocate(&self, host: Range<u64>) -> Result<bool> {
+        self.punch_hole(host).map(|()| true)
+    }
+
     fn preallocate(&self, host: Range<u64>) -> Result<()> {
         let range = range_in_memory(0, host.end)?;
         let mut bytes = self.bytes_mut();

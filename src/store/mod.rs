@@ -6,8 +6,8 @@
 //!
 //! [`ReadAt`] and [`WriteAt`] are the whole contract. [`HostFile`] is a file or
 //! block device, [`Staged`] an output that appears under its name only when it
-//! is complete, [`Memory`] a `Vec` behind the same traits, and [`Faulty`] wraps
-//! any of them to fail on demand.
+//! is complete, [`Memory`] a `Vec` behind the same traits; [`Faulty`] wraps any of
+//! them to fail on demand, [`Recorder`] to tell what a crash may leave behind.
 
 mod attributes;
 mod discard;
@@ -15,6 +15,7 @@ mod faulty;
 mod file;
 mod lock;
 mod memory;
+mod recorder;
 mod staged;
 mod sweep;
 
@@ -27,6 +28,7 @@ pub use faulty::{Count, Effect, Faulty, Operation};
 pub use file::{HostFile, same_file};
 pub use lock::Locking;
 pub use memory::Memory;
+pub use recorder::{Change, Recorder};
 pub use staged::{Staged, Sync};
 
 use crate::error::Result;
@@ -134,6 +136,11 @@ pub trait ReadAt: Send + std::marker::Sync + std::fmt::Debug {
         self.len()
     }
 
+    /// Bytes of the unit in which the host gives out space: what is deallocated in whole units costs no writing.
+    fn block_size(&self) -> u64 {
+        512
+    }
+
     /// The name to use in messages, if there is one.
     fn path(&self) -> Option<&Path> {
         None
@@ -175,6 +182,23 @@ pub trait WriteAt: ReadAt {
     /// # Errors
     /// When the host fails to write.
     fn punch_hole(&self, host: Range<u64>) -> Result<()>;
+
+    /// Gives the host space of `host` back, so that it reads as zeros; false, and nothing has changed, when the host
+    /// cannot do that. Unlike [`WriteAt::punch_hole`] it never writes zeros out instead.
+    ///
+    /// The length does not change: what lies beyond it is ignored.
+    ///
+    /// # Errors
+    /// When the host fails; a part may have been given back.
+    fn deallocate(&self, host: Range<u64>) -> Result<bool>;
+
+    /// Whether [`WriteAt::deallocate`] does anything here, as far as can be found out without changing a byte.
+    ///
+    /// # Errors
+    /// When the host fails to answer.
+    fn can_deallocate(&self) -> Result<bool> {
+        Ok(true)
+    }
 
     /// Reserves host space for `host`, extending the store where needed; what is stored stays.
     ///
@@ -228,6 +252,9 @@ macro_rules! forward_through {
             fn allocated_bytes(&self) -> Result<u64> {
                 (**self).allocated_bytes()
             }
+            fn block_size(&self) -> u64 {
+                (**self).block_size()
+            }
             fn path(&self) -> Option<&Path> {
                 (**self).path()
             }
@@ -248,6 +275,12 @@ macro_rules! forward_through {
             }
             fn punch_hole(&self, host: Range<u64>) -> Result<()> {
                 (**self).punch_hole(host)
+            }
+            fn deallocate(&self, host: Range<u64>) -> Result<bool> {
+                (**self).deallocate(host)
+            }
+            fn can_deallocate(&self) -> Result<bool> {
+                (**self).can_deallocate()
             }
             fn preallocate(&self, host: Range<u64>) -> Result<()> {
                 (**self).preallocate(host)

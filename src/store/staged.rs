@@ -251,6 +251,10 @@ impl ReadAt for Staged {
         self.file.allocated_bytes()
     }
 
+    fn block_size(&self) -> u64 {
+        self.file.block_size()
+    }
+
     fn path(&self) -> Option<&Path> {
         self.file.path()
     }
@@ -275,6 +279,14 @@ impl WriteAt for Staged {
 
     fn punch_hole(&self, host: Range<u64>) -> Result<()> {
         self.file.punch_hole(host)
+    }
+
+    fn deallocate(&self, host: Range<u64>) -> Result<bool> {
+        self.file.deallocate(host)
+    }
+
+    fn can_deallocate(&self) -> Result<bool> {
+        self.file.can_deallocate()
     }
 
     fn preallocate(&self, host: Range<u64>) -> Result<()> {

@@ -2,8 +2,8 @@
 
 use crate::program::{qimg, scratch};
 
-const COMMANDS: [&str; 8] = [
-    "info", "map", "check", "compare", "measure", "create", "convert", "compress",
+const COMMANDS: [&str; 9] = [
+    "info", "map", "check", "compare", "measure", "create", "convert", "compress", "sparsify",
 ];
 
 #[test]

@@ -15,3 +15,4 @@ mod measure;
 mod output;
 mod program;
 mod signals;
+mod sparsify;

@@ -12,6 +12,7 @@ mod l2_cache;
 mod luks;
 mod open;
 mod preallocation;
+pub(crate) mod punch;
 mod reader;
 mod writer;
 

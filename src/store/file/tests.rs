@@ -232,3 +232,25 @@ fn readers_share_and_a_writer_is_alone() {
     drop(writer);
     read().unwrap();
 }
+
+#[test]
+fn what_is_deallocated_is_a_hole_and_the_length_stays() {
+    let (_dir, file) = new_file();
+    file.write_all_at(&[7; 64 * 1024], 0).unwrap();
+    file.sync().unwrap();
+    let before = file.allocated_bytes().unwrap();
+    assert!(file.can_deallocate().unwrap());
+    assert_eq!(file.allocated_bytes().unwrap(), before);
+    assert!(file.block_size().is_power_of_two());
+    assert!(file.deallocate(16 * KIB..48 * KIB).unwrap());
+    assert!(file.deallocate(60 * KIB..u64::MAX).unwrap());
+    assert!(file.deallocate(5..5).unwrap());
+    assert_eq!(file.len().unwrap(), 64 * KIB);
+    assert!(file.allocated_bytes().unwrap() < before);
+    let mut bytes = vec![0; 64 * 1024];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    for (at, byte) in (0u64..).zip(bytes) {
+        let gone = (16 * KIB..48 * KIB).contains(&at) || at >= 60 * KIB;
+        assert_eq!(byte == 0, gone, "{at}");
+    }
+}

@@ -14,6 +14,7 @@ mod map;
 mod measure;
 mod option_list;
 mod output;
+mod sparsify;
 
 use std::path::PathBuf;
 
@@ -31,6 +32,7 @@ pub(crate) use map::MapArgs;
 pub(crate) use measure::MeasureArgs;
 pub(crate) use option_list::OptionList;
 pub(crate) use output::{ProgressArgs, ProgressMode, ReportArgs, ThreadArgs};
+pub(crate) use sparsify::SparsifyArgs;
 
 /// Everything that was typed.
 #[derive(Debug, Parser)]
@@ -64,6 +66,7 @@ const HELP: &str = "\
 Examples:
   qimg info disk.qcow2                      what the image is
   qimg compress disk.qcow2 small.qcow2      a smaller image with the same contents
+  qimg sparsify disk.qcow2                  the same image without what its guest does not use
   qimg convert -O raw disk.qcow2 disk.raw   another format
   qimg compare disk.qcow2 small.qcow2       whether two images hold the same
 
@@ -90,6 +93,7 @@ pub(crate) enum Command {
     Create(CreateArgs),
     Convert(ConvertArgs),
     Compress(CompressArgs),
+    Sparsify(SparsifyArgs),
     /// Print completions for a shell
     #[command(hide = true, after_long_help = COMPLETIONS_HELP)]
     Completions {

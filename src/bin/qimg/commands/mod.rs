@@ -12,6 +12,7 @@ mod create;
 mod info;
 mod map;
 mod measure;
+mod sparsify;
 
 use std::io::{self, Write};
 
@@ -65,6 +66,7 @@ pub(crate) fn run(cli: &Cli, console: &mut Console<'_>) -> Status {
         Command::Create(args) => create::run(args, console),
         Command::Convert(args) => convert::run(args, progress, console),
         Command::Compress(args) => compress::run(args, progress, console),
+        Command::Sparsify(args) => sparsify::run(args, progress, console),
         Command::Completions { shell } => {
             console.out.write_all(&generate::completions(*shell))?;
             Ok(0)

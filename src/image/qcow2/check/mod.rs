@@ -18,10 +18,12 @@ use std::collections::HashMap;
 use super::Qcow2File;
 use super::format::bitmap::{BitmapEntry, IN_USE, TABLE_ALL_ONES, TABLE_OFFSET_MASK};
 use super::format::header::MAX_L1_BYTES;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::image::check::{CheckOptions, CheckReport, Finding};
-use references::References;
-use stored::{BLOCK_MASK, Stored, words};
+use crate::image::workers::worker_pool;
+pub(super) use references::{References, Settled};
+pub(super) use stored::BLOCK_MASK;
+use stored::{Stored, words};
 use walk::{Walk, count};
 
 /// Most bytes of bits of one bitmap, as in QEMU.
@@ -32,15 +34,22 @@ const MAX_BITMAP_BYTES: u64 = 512 << 20;
 /// # Errors
 /// The refcount table cannot be read; cancelled.
 pub(crate) fn check(file: &Qcow2File, options: &CheckOptions<'_>) -> Result<CheckReport> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(options.threads.max(1))
-        .thread_name(|number| format!("qimg-worker-{number}"))
-        .build()
-        .map_err(|error| Error::io("start worker threads", std::io::Error::other(error)))?
-        .install(|| run(file, options))
+    let pool = worker_pool(options.threads)?;
+    let references = References::new(file.header.cluster_bits, file.file_length);
+    pool.install(|| count_and_compare(file, options, &references, None))
 }
 
-fn run(file: &Qcow2File, options: &CheckOptions<'_>) -> Result<CheckReport> {
+/// Checks `file` on the threads of the current pool, and leaves behind what it counted: all references, and in
+/// `streams`, where the caller wants them, those by compressed clusters alone.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn count_and_compare(
+    file: &Qcow2File,
+    options: &CheckOptions<'_>,
+    references: &References,
+    streams: Option<&References>,
+) -> Result<CheckReport> {
     let header = &file.header;
     let bits = header.cluster_bits;
     let mut report = CheckReport::default();
@@ -51,11 +60,10 @@ fn run(file: &Qcow2File, options: &CheckOptions<'_>) -> Result<CheckReport> {
     }
     report.total_clusters = bits.clusters_for(header.virtual_size());
     check_snapshot_entries(file, &mut report)?;
-    let references = References::new(bits, file.file_length);
     let stored = Stored::load(file, clusters, options)?;
-    count(&references, 0, bits.size(), 1, &mut report);
+    count(references, 0, bits.size(), 1, &mut report);
 
-    let mut walk = Walk::new(file, &references, &stored);
+    let mut walk = Walk::new(file, references, streams, &stored);
     walk.add_l1(header.l1_table_offset, header.l1_size, 1, true);
     add_snapshots(file, &mut walk, options)?;
     let (found, copied) = walk.walk(options)?;
@@ -69,11 +77,11 @@ fn run(file: &Qcow2File, options: &CheckOptions<'_>) -> Result<CheckReport> {
     for (offset, size) in regions {
         // QEMU takes lengths for signed numbers, and negative ones for nothing.
         if size <= i64::MAX as u64 {
-            count(&references, offset, size, 1, &mut report);
+            count(references, offset, size, 1, &mut report);
         }
     }
-    count_bitmaps(file, &references, options, &mut report)?;
-    count_blocks(file, &references, &stored, &mut report);
+    count_bitmaps(file, references, options, &mut report)?;
+    count_blocks(file, references, &stored, &mut report);
 
     let settled = references.settled();
     let compared = stored.compare(&settled, references.clusters(), options)?;

@@ -15,7 +15,7 @@ const CHUNK_BITS: u32 = 16;
 
 /// Reference counts of all host clusters.
 #[derive(Debug)]
-pub(super) struct References {
+pub(in crate::image::qcow2) struct References {
     cluster_bits: ClusterBits,
     file_length: u64,
     clusters: u64,
@@ -28,10 +28,10 @@ pub(super) struct References {
 
 impl References {
     /// For a file of `file_length` bytes.
-    pub(super) fn new(cluster_bits: ClusterBits, file_length: u64) -> Self {
+    pub(in crate::image::qcow2) fn new(cluster_bits: ClusterBits, file_length: u64) -> Self {
         let clusters = cluster_bits.clusters_for(file_length);
-        // Space may be used up to one cluster behind the end.
-        let chunks = (clusters >> CHUNK_BITS) + 1;
+        // Space may be used up to one cluster behind the end. More clusters than QEMU counts are never counted.
+        let chunks = (clusters.min(1 << 31) >> CHUNK_BITS) + 1;
         Self {
             cluster_bits,
             file_length,
@@ -43,14 +43,14 @@ impl References {
     }
 
     /// Clusters that are counted: those of the file, and one more when that is used.
-    pub(super) fn clusters(&self) -> u64 {
+    pub(in crate::image::qcow2) fn clusters(&self) -> u64 {
         self.clusters + u64::from(self.grown.load(Ordering::Relaxed))
     }
 
     /// Counts all clusters that `size` bytes at `offset` touch `times` times more. False, and nothing counted, when
     /// they lie behind the end of the file by a cluster or more.
     #[must_use]
-    pub(super) fn add(&self, offset: u64, size: u64, times: u64) -> bool {
+    pub(in crate::image::qcow2) fn add(&self, offset: u64, size: u64, times: u64) -> bool {
         let bits = self.cluster_bits.bits();
         if size == 0 {
             return true;
@@ -95,7 +95,7 @@ impl References {
     }
 
     /// How often `cluster` is used.
-    pub(super) fn count(&self, cluster: u64) -> u64 {
+    pub(in crate::image::qcow2) fn count(&self, cluster: u64) -> u64 {
         let low = self.low(cluster);
         // Only counts that overflowed are in the map, and those are few.
         let carries = self.carries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -112,7 +112,7 @@ impl References {
     }
 
     /// Whether any cluster in `first..end` may be used; false is certain.
-    pub(super) fn any(&self, first: u64, end: u64) -> bool {
+    pub(in crate::image::qcow2) fn any(&self, first: u64, end: u64) -> bool {
         let chunks = (first >> CHUNK_BITS)..=(end.saturating_sub(1) >> CHUNK_BITS);
         chunks
             .filter_map(|chunk| self.chunks.get(usize::try_from(chunk).ok()?))
@@ -120,7 +120,7 @@ impl References {
     }
 
     /// The counts once counting is over: no lock is taken for each.
-    pub(super) fn settled(&self) -> Settled<'_> {
+    pub(in crate::image::qcow2) fn settled(&self) -> Settled<'_> {
         let carries = self.carries.lock().unwrap_or_else(PoisonError::into_inner);
         Settled {
             references: self,
@@ -131,14 +131,14 @@ impl References {
 
 /// Counts that do not change any more.
 #[derive(Debug)]
-pub(super) struct Settled<'a> {
+pub(in crate::image::qcow2) struct Settled<'a> {
     references: &'a References,
     carries: HashMap<u64, u64>,
 }
 
 impl Settled<'_> {
     /// How often `cluster` is used.
-    pub(super) fn count(&self, cluster: u64) -> u64 {
+    pub(in crate::image::qcow2) fn count(&self, cluster: u64) -> u64 {
         let low = u64::from(self.references.low(cluster));
         if self.carries.is_empty() {
             return low;
@@ -148,7 +148,7 @@ impl Settled<'_> {
     }
 
     /// As [`References::any`].
-    pub(super) fn any(&self, first: u64, end: u64) -> bool {
+    pub(in crate::image::qcow2) fn any(&self, first: u64, end: u64) -> bool {
         self.references.any(first, end)
     }
 }

@@ -15,7 +15,7 @@ use crate::image::check::{CheckOptions, CheckReport, Finding};
 use crate::image::qcow2::Qcow2File;
 
 /// Host offset of a refcount block in its table entry; the other bits are reserved.
-pub(super) const BLOCK_MASK: u64 = !0x1ff;
+pub(in crate::image::qcow2) const BLOCK_MASK: u64 = !0x1ff;
 
 /// Stored reference counts of one image.
 #[derive(Debug)]

@@ -40,6 +40,8 @@ pub(super) struct Walk<'a> {
     file: &'a Qcow2File,
     geometry: Geometry,
     references: &'a References,
+    /// Those by compressed clusters, counted apart on demand.
+    streams: Option<&'a References>,
     stored: &'a Stored<'a>,
     tables: Vec<(u64, Times)>,
     index: HashMap<u64, usize>,
@@ -54,12 +56,14 @@ impl<'a> Walk<'a> {
     pub(super) fn new(
         file: &'a Qcow2File,
         references: &'a References,
+        streams: Option<&'a References>,
         stored: &'a Stored<'a>,
     ) -> Self {
         Self {
             file,
             geometry: file.header.geometry(),
             references,
+            streams,
             stored,
             tables: Vec::new(),
             index: HashMap::new(),
@@ -240,6 +244,10 @@ impl Table<'_> {
             times,
             &mut self.report,
         );
+        if let Some(streams) = self.walk.streams {
+            // What lies behind the end was reported above.
+            let _ = streams.add(offset, descriptor.length, times);
+        }
         self.report.allocated_clusters += self.times.active;
         self.report.compressed_clusters += self.times.active;
         self.report.fragmented_clusters += self.times.active;

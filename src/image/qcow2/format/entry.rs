@@ -206,6 +206,34 @@ impl L2Entry {
         }
     }
 
+    /// The entry without a host cluster that reads as this one does when all stored bytes are zeros.
+    ///
+    /// `overlay` says that a backing file must stay hidden: subclusters that let it show through still do. `None` when
+    /// the version has no entry for that, as version 2 has none for zeros.
+    pub fn emptied(self, geometry: Geometry, overlay: bool) -> Option<Self> {
+        if !overlay {
+            return Some(Self::default());
+        }
+        if geometry.version < 3 {
+            return None;
+        }
+        if !geometry.extended_l2 {
+            return Some(Self {
+                word: ZERO,
+                bitmap: 0,
+            });
+        }
+        let (allocated, zero) = if self.word & COMPRESSED != 0 {
+            (u32::MAX, 0)
+        } else {
+            split_bitmap(self.bitmap)
+        };
+        Some(Self {
+            word: 0,
+            bitmap: join_bitmap(0, allocated | zero),
+        })
+    }
+
     fn decode_subclusters(self, host: Option<HostOffset>) -> Result<L2Mapping, Corruption> {
         let (allocated, zero) = split_bitmap(self.bitmap);
         if allocated & zero != 0 {
@@ -312,6 +340,51 @@ mod tests {
         assert_eq!(at(0, 0), Ok(L2Mapping::Unallocated));
         assert!(at(COPIED | 0x1_0000, 0x2_0000).is_err());
         assert!(at(COMPRESSED, 0).is_err());
+    }
+
+    #[test]
+    fn an_emptied_entry_hides_what_it_hid() {
+        let host = COPIED | 0x5_0000;
+        let plain = L2Entry {
+            word: host,
+            bitmap: 0,
+        };
+        let emptied = |entry: L2Entry, extended, version, overlay| {
+            let geometry = geometry(extended, false, version);
+            let emptied = entry.emptied(geometry, overlay)?;
+            Some(emptied.decode(geometry, 0).unwrap())
+        };
+        let zero = L2Mapping::Zero { host: None };
+        assert_eq!(
+            emptied(plain, false, 3, false),
+            Some(L2Mapping::Unallocated)
+        );
+        assert_eq!(
+            emptied(plain, false, 2, false),
+            Some(L2Mapping::Unallocated)
+        );
+        assert_eq!(emptied(plain, false, 3, true), Some(zero));
+        assert_eq!(emptied(plain, false, 2, true), None);
+        let stream = L2Entry {
+            word: COMPRESSED | 0x5_0000,
+            bitmap: 0,
+        };
+        assert_eq!(emptied(stream, true, 3, true), Some(zero));
+        let mixed = L2Entry {
+            word: host,
+            bitmap: join_bitmap(0b01, 0b10),
+        };
+        let still = L2Mapping::Subclusters {
+            host: None,
+            allocated: 0,
+            zero: 0b11,
+        };
+        assert_eq!(emptied(mixed, true, 3, true), Some(still));
+        let kept = L2Entry {
+            word: host,
+            bitmap: 0,
+        };
+        assert_eq!(emptied(kept, true, 3, true), Some(L2Mapping::Unallocated));
     }
 
     #[test]
