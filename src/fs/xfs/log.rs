@@ -27,6 +27,8 @@ const MAGIC: u32 = 0xfeed_babe;
 const HEADER_SPAN: u32 = 32 << 10;
 /// Sectors on either side of the head that are looked at: twice eight buffers of 256 KiB.
 const WINDOW: u64 = 2 * 8 * (256 << 10) / 512;
+/// `XLOG_MAX_RECORD_BSIZE` in sectors.
+const LONGEST_RECORD: u64 = (256 << 10) / 512;
 /// Sectors read at a time.
 const PIECE: u64 = 2048;
 /// `XLOG_UNMOUNT_TRANS` and `XFS_LOG`.
@@ -49,14 +51,16 @@ struct Head {
     sector: u64,
     newest: u32,
     oldest: u32,
+    /// Nothing was written from the head up to this sector.
+    gap_end: u64,
 }
 
 impl Head {
     fn cycle_at(self, sector: u64) -> u32 {
-        if sector < self.sector {
-            self.newest
-        } else {
-            self.oldest
+        match sector {
+            sector if sector < self.sector => self.newest,
+            sector if sector < self.gap_end => 0,
+            _ => self.oldest,
         }
     }
 }
@@ -125,11 +129,21 @@ impl<'a, 'v> Log<'a, 'v> {
                 sector: self.sectors,
                 newest,
                 oldest,
+                gap_end: 0,
             });
         }
         // Nothing was written yet behind the head of the first round.
         if oldest != newest - 1 {
             return Err(dirty());
+        }
+        let (gap_start, gap_end) = self.gap()?;
+        if oldest != 0 && gap_start < gap_end {
+            return Ok(Head {
+                sector: gap_start,
+                newest,
+                oldest,
+                gap_end,
+            });
         }
         let (mut low, mut high) = (0, self.sectors - 1);
         while high - low > 1 {
@@ -144,7 +158,26 @@ impl<'a, 'v> Log<'a, 'v> {
             sector: high,
             newest,
             oldest,
+            gap_end: 0,
         })
+    }
+
+    /// The empty sectors behind the first record, when a tool wrote it.
+    ///
+    /// `xfs_repair` and `xfs_admin -U` write a log anew (`libxfs_log_clear`): an unmount in a new round, then, from
+    /// the next multiple of 256 KiB on, records of the round before. The kernel goes on at sector 0 and writes over
+    /// all of the gap first (`xlog_clear_stale_blocks`), so while it is there nothing was written since.
+    fn gap(&self) -> Result<(u64, u64), Refusal> {
+        let end = LONGEST_RECORD.min(self.sectors);
+        let bytes = usize::try_from(end).unwrap_or(0) * SECTOR;
+        let first = self.volume.read_vec(self.start, bytes)?;
+        let record = Fields(&first);
+        let by_tool = record.be32(0) == MAGIC && record.be32(32) == 0;
+        let empty = first.iter().rev().take_while(|&&byte| byte == 0).count();
+        // What lies in an unmount's last sector is followed by zeros: the record tells where it ends.
+        let length = u64::from(record.be32(12)).div_ceil(SECTOR as u64) + 1;
+        let is_gap = by_tool && length < end && (end - length) * SECTOR as u64 <= empty as u64;
+        Ok(if is_gap { (length, end) } else { (0, 0) })
     }
 
     fn cycle_at(&self, sector: u64) -> Result<u32, Refusal> {
