@@ -9,6 +9,12 @@
 //!
 //! Knows volumes, not images, partitions or operations.
 
+#[cfg_attr(
+    not(any(test, fuzzing)),
+    expect(dead_code, reason = "nothing joins the readers yet")
+)]
+mod xfs;
+
 use std::borrow::Cow;
 use std::fmt;
 
