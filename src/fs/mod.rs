@@ -9,6 +9,8 @@
 //!
 //! Knows volumes, not images, partitions or operations.
 
+pub mod tree;
+
 use std::borrow::Cow;
 use std::fmt;
 
