@@ -136,11 +136,11 @@ fn without_a_format_the_name_of_the_destination_tells() {
         ("disk", "raw"),
     ] {
         let path = format!("{new}.{extension}");
-        qimg(&["convert", "v3.qcow2", &path]).well();
+        qimg(["convert", "v3.qcow2", &path]).well();
         let first = std::fs::read(&path).unwrap()[..4].to_vec();
         assert_eq!(first == *b"QFI\xfb", format == "qcow2", "{extension}");
     }
-    let refused = qimg(&["convert", "v3.qcow2", &format!("{new}.vmdk")]);
+    let refused = qimg(["convert", "v3.qcow2", &format!("{new}.vmdk")]);
     assert_eq!(refused.code, Some(1));
     assert!(refused.err.contains("-O qcow2"), "{}", refused.err);
     drop(keep);

@@ -11,6 +11,12 @@ mod log;
 mod superblock;
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    clippy::type_complexity,
+    reason = "the tests damage image files, and the timed one says what it took"
+)]
 mod tests;
 
 use crate::free::FreeMapBuilder;

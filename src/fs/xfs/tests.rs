@@ -869,7 +869,12 @@ fn speed() {
     let disk = Disk::open(Path::new(&path));
     let start = std::time::Instant::now();
     let space = disk.free_space().unwrap();
-    println!("{:?} {} ranges {} bytes", start.elapsed(), space.free.ranges().len(), space.free.total());
+    println!(
+        "{:?} {} ranges {} bytes",
+        start.elapsed(),
+        space.free.ranges().len(),
+        space.free.total()
+    );
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     println!("{:?}", status.lines().find(|l| l.starts_with("VmHWM")));
 }
