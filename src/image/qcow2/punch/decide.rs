@@ -31,6 +31,8 @@ pub(super) struct TableDrops {
     pub(super) host: u64,
     /// First guest byte of the table.
     pub(super) guest: u64,
+    /// Nothing is left in the table: its L1 entry goes instead.
+    pub(super) whole: bool,
     /// Bit n: entry n.
     drops: Vec<u64>,
 }
@@ -128,9 +130,6 @@ impl Decider<'_> {
             return Ok(None);
         }
         let words = read_words(&*self.file.store, table.host, geometry.cluster_bits.len())?;
-        if words.iter().all(|&word| word == 0) {
-            return Ok(None);
-        }
         let words = Words {
             words,
             step: if geometry.extended_l2 { 2 } else { 1 },
@@ -138,7 +137,7 @@ impl Decider<'_> {
         let piece = usize::try_from((PIECE / size).max(1)).unwrap_or(1);
         let group = piece * PIECES;
         let mut drops = vec![0u64; words.len().div_ceil(64)];
-        let mut any = false;
+        let (mut any, mut whole) = (false, !table.shared);
         for start in (0..words.len()).step_by(group) {
             let starts: Vec<_> = (start..(start + group).min(words.len()))
                 .step_by(piece)
@@ -160,6 +159,8 @@ impl Decider<'_> {
             for (index, verdict) in (start..).zip(verdicts.into_iter().flatten()) {
                 let guest = table.guest + index as u64 * size;
                 let bytes = total.saturating_sub(guest).min(size);
+                let goes = matches!(verdict, Verdict::Free | Verdict::Zero);
+                whole &= self.says_nothing(words.entry(index), guest, goes)?;
                 match verdict {
                     Verdict::Keep => continue,
                     Verdict::Shared => punched.shared_bytes += bytes,
@@ -167,7 +168,7 @@ impl Decider<'_> {
                     Verdict::Free => punched.free_bytes += bytes,
                     Verdict::Zero => punched.zero_bytes += bytes,
                 }
-                if matches!(verdict, Verdict::Free | Verdict::Zero) {
+                if goes {
                     drops[index / 64] |= 1 << (index % 64);
                     any = true;
                     self.remove(words.entry(index), guest)?;
@@ -177,11 +178,34 @@ impl Decider<'_> {
             let guest = guest.min(total);
             progress(PunchProgress { guest, total });
         }
-        Ok(any.then_some(TableDrops {
+        if whole {
+            self.counts.remove(table.host, geometry.cluster_bits.size());
+        }
+        Ok((any || whole).then_some(TableDrops {
             host: table.host,
             guest: table.guest,
+            whole,
             drops,
         }))
+    }
+
+    /// Whether a table without this entry, which goes or not, reads as one with it does then.
+    fn says_nothing(&self, entry: L2Entry, guest: u64, goes: bool) -> Result<bool> {
+        if goes {
+            let emptied = entry.emptied(self.geometry(), self.is_overlay());
+            return Ok(emptied == Some(L2Entry::default()));
+        }
+        // Without a backing file zeros are what there is without a table.
+        Ok(match self.decode(entry, guest)? {
+            L2Mapping::Unallocated => true,
+            L2Mapping::Zero { host: None } | L2Mapping::Subclusters { host: None, .. } => {
+                !self.is_overlay()
+            }
+            L2Mapping::Data { .. }
+            | L2Mapping::Zero { .. }
+            | L2Mapping::Subclusters { .. }
+            | L2Mapping::Compressed(_) => false,
+        })
     }
 
     /// Takes the host clusters of an entry that goes out of the counts.
@@ -220,8 +244,11 @@ impl Decider<'_> {
         let geometry = self.geometry();
         let size = geometry.cluster_bits.size();
         let guest = table.guest + index as u64 * size;
-        // Nobody reads what lies behind the end of the disk.
-        let used = guest..(guest + size).min(self.file.header.virtual_size().max(guest));
+        // Of the last cluster nobody reads what lies behind the end of the disk. Whole clusters there are no guest data.
+        let used = guest..(guest + size).min(self.file.header.virtual_size());
+        if used.is_empty() {
+            return Ok(Verdict::Keep);
+        }
         let all_free = self.options.free.covers(used.clone());
         let contents = match self.decode(entry, guest)? {
             // There is no host cluster to win.

@@ -103,7 +103,9 @@ pub(crate) fn punch(
     let tally = counts.rewrite(None)?;
     punched.freed_clusters = tally.freed;
     punched.leaked_clusters = tally.leaked;
-    punched.metadata_bytes = metadata_bytes(file, &counts)?;
+    let tables = drops.iter().filter(|drops| drops.whole).count() as u64;
+    punched.metadata_bytes =
+        metadata_bytes(file, &counts)? - (tables << file.header.cluster_bits.bits());
     let edit = Edit {
         file,
         store,
@@ -190,9 +192,11 @@ impl Edit<'_> {
 
     fn write_metadata(&self) -> Result<()> {
         self.clear_autoclear()?;
-        for drops in self.drops {
+        let (whole, parts): (Vec<_>, Vec<_>) = self.drops.iter().partition(|drops| drops.whole);
+        for drops in parts {
             self.write_table(drops)?;
         }
+        self.write_l1(&whole)?;
         // No count may fall, and no cluster lose its contents, that an old entry still leads to after a power loss.
         self.store.sync()?;
         self.counts.rewrite(Some(self.store))?;
@@ -210,6 +214,18 @@ impl Edit<'_> {
         self.store
             .write_all_at(&features.to_be_bytes(), AUTOCLEAR_AT)?;
         self.store.sync()
+    }
+
+    /// Takes the tables in which nothing is left out of the L1 table.
+    fn write_l1(&self, tables: &[&TableDrops]) -> Result<()> {
+        let span = self.file.header.geometry().l2_span();
+        let follows = |a: &&TableDrops, b: &&TableDrops| a.guest + span == b.guest;
+        for run in tables.chunk_by(follows) {
+            let first = run.first().map_or(0, |drops| drops.guest / span);
+            let host = self.file.header.l1_table_offset + first * 8;
+            self.store.write_all_at(&vec![0; run.len() * 8], host)?;
+        }
+        Ok(())
     }
 
     fn write_table(&self, drops: &TableDrops) -> Result<()> {

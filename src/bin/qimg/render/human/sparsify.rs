@@ -27,13 +27,13 @@ impl Report<'_> {
         } else {
             ""
         };
-        writeln!(
-            out,
-            "{}: {} -> {}{would}",
-            Escaped(&self.image),
-            ByteSize(done.disk_size_before),
-            ByteSize(done.disk_size),
-        )?;
+        write!(out, "{}", Escaped(&self.image))?;
+        // A block device does not tell what it holds.
+        if done.disk_size_before > 0 {
+            let (before, after) = (ByteSize(done.disk_size_before), ByteSize(done.disk_size));
+            write!(out, ": {before} -> {after}")?;
+        }
+        writeln!(out, "{would}")?;
         write!(
             out,
             "dropped: {} free, {} zeros",
