@@ -1,7 +1,7 @@
 //! The tree of files in a filesystem, whatever its format: nodes, names, contents.
 //!
 //! A node is a number that its own tree understands: an inode, the place of a
-//! directory record. Trees know nothing of paths: [`super::path`] walks them,
+//! directory record. Trees know nothing of paths: the path module walks them,
 //! and resolves symlinks, in one place for all.
 //!
 //! Names, targets and contents are bytes as found, and hostile: a name may hold
