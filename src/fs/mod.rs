@@ -9,6 +9,7 @@
 //!
 //! Knows volumes, not images, partitions or operations.
 
+pub mod tree;
 #[cfg_attr(
     not(any(test, fuzzing)),
     expect(dead_code, reason = "nothing joins the readers yet")

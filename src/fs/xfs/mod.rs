@@ -5,8 +5,11 @@
 //! than the record of an unmount means that they may not be the truth.
 
 mod ag;
+mod extents;
 mod fields;
+mod files;
 mod free_btree;
+mod inode;
 mod log;
 mod superblock;
 
