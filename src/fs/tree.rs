@@ -247,7 +247,6 @@ pub fn read_start(tree: &dyn Tree, node: Node, limit: usize) -> Result<Vec<u8>> 
 /// Sends the `length` bytes of `volume` from `at` on as the contents of a file from `offset` on; whether to go on.
 ///
 /// For implementations of [`Tree::read_file`].
-#[expect(dead_code, reason = "nothing reads a tree yet")]
 pub(crate) fn send_data(
     volume: &Volume<'_>,
     at: u64,

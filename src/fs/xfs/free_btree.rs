@@ -243,3 +243,6 @@ impl Walk<'_, '_> {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests;

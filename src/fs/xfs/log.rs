@@ -296,3 +296,6 @@ fn checksums(record: Fields<'_>, data: Fields<'_>) -> [u32; 2] {
         crc32c_append(crc, data.0)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,18 +5,15 @@
 //! than the record of an unmount means that they may not be the truth.
 
 mod ag;
+mod extents;
 mod fields;
+mod files;
 mod free_btree;
+mod inode;
 mod log;
 mod superblock;
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_types,
-    clippy::print_stdout,
-    clippy::type_complexity,
-    reason = "the tests damage image files, and the timed one says what it took"
-)]
 mod tests;
 
 use crate::free::FreeMapBuilder;

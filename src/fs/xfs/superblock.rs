@@ -328,3 +328,6 @@ fn unknown_bits(kind: &str, bits: u32) -> Cow<'static, str> {
     )
     .into()
 }
+
+#[cfg(test)]
+mod tests;
