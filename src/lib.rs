@@ -41,7 +41,7 @@
 //! | guest | [`volume`], [`fs`], [`free`] | partitions and filesystems inside the guest's disk, and what they do not use |
 //! | contracts | [`source`], [`writer`], [`extent`], [`codec`], [`zero`] | guest bytes, extents, one cluster |
 //! | host | [`store`] | files, locks, holes, staging |
-//! | base | [`error`], [`units`] | failures that name file, place and remedy; sizes |
+//! | base | [`error`], [`units`], `fields` | failures that name file, place and remedy; sizes; numbers in records |
 //!
 //! # Never
 //!
@@ -61,6 +61,7 @@ pub mod convert;
 pub mod create;
 pub mod error;
 pub mod extent;
+mod fields;
 pub mod free;
 pub mod fs;
 #[cfg(fuzzing)]

@@ -18,8 +18,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("source", &["error", "extent", "store"]),
     ("writer", &["error", "store"]),
     ("free", &[]),
+    ("fields", &[]),
     ("volume", &["error", "source"]),
-    ("fs", &["error", "free", "volume"]),
+    ("fs", &["error", "fields", "free", "volume"]),
     (
         "convert",
         &["codec", "error", "extent", "source", "writer", "zero"],

@@ -2,8 +2,9 @@
 //!
 //! Source: `struct xfs_agf` and `struct xfs_agfl` of the kernel's `fs/xfs/libxfs/xfs_format.h`.
 
-use super::fields::Fields;
+use super::checksum::is_sound;
 use super::superblock::Superblock;
+use crate::fields::Fields;
 use crate::fs::Refusal;
 use crate::volume::Volume;
 
@@ -56,7 +57,7 @@ impl FreeHeader {
             return Err(damaged("is not there"));
         }
         if superblock.v5 {
-            if !fields.is_sound(216) {
+            if !is_sound(fields, 216) {
                 return Err(damaged("fails its checksum"));
             }
             if fields.array(64) != superblock.meta_uuid {
@@ -110,7 +111,7 @@ fn free_list(
     let entries_at = if superblock.v5 { 36 } else { 0 };
     if superblock.v5 {
         let sound = list.array(0) == *b"XAFL"
-            && list.is_sound(32)
+            && is_sound(list, 32)
             && u64::from(list.be32(4)) == ag
             && list.array(8) == superblock.meta_uuid;
         if !sound {

@@ -5,10 +5,11 @@
 
 use std::ops::Range;
 
-use super::fields::Fields;
+use super::checksum::is_sound;
 use super::inode::{Fork, Inode, corrupt};
 use super::superblock::Superblock;
 use crate::error::Result;
+use crate::fields::Fields;
 use crate::volume::Volume;
 
 /// More than `XFS_BM_MAXLEVELS` ever is.
@@ -156,7 +157,7 @@ impl Leaf {
                 ));
             }
             if superblock.v5 {
-                if !fields.is_sound(64) {
+                if !is_sound(fields, 64) {
                     return Err(corrupt("has a tree of extents that fails its checksum"));
                 }
                 let own = fields.be64(24) == at / 512

@@ -6,11 +6,12 @@
 use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
 
+use super::checksum::is_sound;
 use super::extents::Leaf;
-use super::fields::Fields;
 use super::inode::{Fork, Inode, corrupt};
 use super::superblock::Superblock;
 use crate::error::Result;
+use crate::fields::Fields;
 use crate::fs::Refusal;
 use crate::fs::tree::{DirEntry, FileKind, Metadata, Node, Piece, Tree, send_data};
 use crate::volume::Volume;
@@ -119,7 +120,7 @@ impl<'a> Files<'a> {
                 && fields.array(16) == self.superblock.meta_uuid
                 && fields.be64(32) == inode.number
                 && fields.be64(40) == at / 512;
-            if !own || !fields.is_sound(12) {
+            if !own || !is_sound(fields, 12) {
                 return Err(corrupt("has a damaged target"));
             }
             let stored = usize::try_from(fields.be32(8)).unwrap_or(usize::MAX);
@@ -221,7 +222,7 @@ impl<'a> Files<'a> {
             return Err(corrupt("has a directory block that is none"));
         }
         if self.superblock.v5 {
-            if !fields.is_sound(4) {
+            if !is_sound(fields, 4) {
                 return Err(corrupt("has a directory block that fails its checksum"));
             }
             let own = fields.be64(8) == place / 512

@@ -4,8 +4,9 @@
 //! `struct xfs_alloc_rec` of the kernel's `fs/xfs/libxfs/xfs_format.h`.
 
 use super::ag::Root;
-use super::fields::Fields;
+use super::checksum::is_sound;
 use super::superblock::Superblock;
+use crate::fields::Fields;
 use crate::fs::Refusal;
 use crate::volume::Volume;
 
@@ -170,7 +171,7 @@ impl Walk<'_, '_> {
             return Err(damaged("has a block that is none of its own"));
         }
         if self.superblock.v5 {
-            if !fields.is_sound(52) {
+            if !is_sound(fields, 52) {
                 return Err(damaged("has a block that fails its checksum"));
             }
             let at = self.superblock.byte_of(self.ag, u64::from(child.block));

@@ -3,10 +3,11 @@
 //! Source: `struct xfs_dinode` of the kernel's `fs/xfs/libxfs/xfs_format.h` and the chapter "On-disk Inode" of the "XFS
 //! Algorithms & Data Structures" document.
 
+use super::checksum::is_sound;
 use super::extents::{Extent, Root};
-use super::fields::Fields;
 use super::superblock::Superblock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fields::Fields;
 use crate::fs::tree::{Device, FileKind, Metadata, Timestamp};
 use crate::volume::Volume;
 
@@ -73,7 +74,7 @@ impl Inode {
             _ => return Err(corrupt("is of an unknown version")),
         };
         if superblock.v5 {
-            if !fields.is_sound(100) {
+            if !is_sound(fields, 100) {
                 return Err(corrupt("fails its checksum"));
             }
             if fields.be64(152) != number || fields.array(160) != superblock.meta_uuid {

@@ -14,8 +14,8 @@
 
 use crc32c::crc32c_append;
 
-use super::fields::Fields;
 use super::superblock::Superblock;
+use crate::fields::Fields;
 use crate::fs::Refusal;
 use crate::volume::Volume;
 

@@ -5,8 +5,8 @@
 //! than the record of an unmount means that they may not be the truth.
 
 mod ag;
+mod checksum;
 mod extents;
-mod fields;
 mod files;
 mod free_btree;
 mod inode;

@@ -5,7 +5,8 @@
 
 use std::borrow::Cow;
 
-use super::fields::Fields;
+use super::checksum::is_sound;
+use crate::fields::Fields;
 use crate::fs::{Identity, Refusal};
 use crate::volume::Volume;
 
@@ -136,7 +137,7 @@ impl Superblock {
         if v5 {
             let length = usize::try_from(sector_size).unwrap_or(LEAST_SECTOR);
             let sector = volume.read_vec(0, length)?;
-            if !Fields(&sector).is_sound(224) {
+            if !is_sound(Fields(&sector), 224) {
                 return Err(Refusal::damaged("xfs superblock fails its checksum"));
             }
         }
