@@ -17,6 +17,7 @@
 //! openers at once at least one sees the other.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -69,6 +70,11 @@ impl Claim {
     }
 }
 
+/// A child that another thread of this process forked holds all our descriptors, and their locks, until it has become
+/// another program: a moment, but long enough to find a file locked that was just closed.
+const PATIENCE: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Declares `claim` on the open file and checks it against everybody else's.
 ///
 /// The locks last until the last descriptor of this opening is closed. A file system
@@ -99,8 +105,13 @@ pub(super) fn claim(file: impl AsFd, claim: Claim) -> Result<()> {
         used.chain(claim.unshared().iter().map(|permission| USED + permission))
     };
     for byte in opposite() {
-        if is_locked(&file, byte)? {
-            return Err(conflict(claim, is_locked(&file, USED + WRITE)?));
+        let mut patience = PATIENCE;
+        while is_locked(&file, byte)? {
+            if patience == 0 {
+                return Err(conflict(claim, is_locked(&file, USED + WRITE)?));
+            }
+            patience -= 1;
+            std::thread::sleep(PAUSE);
         }
     }
     Ok(())

@@ -260,7 +260,21 @@ pub(super) struct Mount {
 
 impl Mount {
     pub(super) fn unmount(self) {
-        must("umount", &[self.at.to_str().unwrap()]);
+        // A child that another test forked holds this one's files until it has become another program.
+        let busy = |at: &str| {
+            let status = Command::new("umount")
+                .arg(at)
+                .stderr(Stdio::null())
+                .status();
+            !status.unwrap().success()
+        };
+        let at = self.at.to_str().unwrap();
+        let mut patience = 100;
+        while patience > 0 && busy(at) {
+            patience -= 1;
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert!(patience > 0, "{at} cannot be unmounted");
         std::mem::forget(self);
     }
 

@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod compress;
 pub(crate) mod create;
+pub(crate) mod date;
 pub(crate) mod info;
 pub(crate) mod map;
 pub(crate) mod measure;
