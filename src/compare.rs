@@ -93,6 +93,30 @@ impl Comparison {
     }
 }
 
+/// Why a comparison came to nothing.
+#[derive(Debug)]
+pub struct Failure {
+    /// What was being done; none when the comparison itself was ended.
+    pub stage: Option<Stage>,
+    /// What went wrong.
+    pub error: Error,
+}
+
+/// What a comparison does with an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Find out where it holds data.
+    Map,
+    /// Read that.
+    Read,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { stage: None, error }
+    }
+}
+
 /// Compares the contents of `a` and `b`.
 ///
 /// Without [`CompareOptions::all`] the comparison ends with the first difference, which is the lowest whatever the
@@ -108,7 +132,7 @@ pub fn compare(
     b: &dyn Source,
     options: &CompareOptions<'_>,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Comparison> {
+) -> Result<Comparison, Failure> {
     let mut comparison = Comparison {
         sizes: [a.virtual_size(), b.virtual_size()],
         ..Comparison::default()
@@ -126,6 +150,7 @@ pub fn compare(
         .map_err(|error| Error::io("start worker threads", std::io::Error::other(error)))?;
     let total = a.virtual_size().max(b.virtual_size());
     let mut settled = false;
+    let mut stage = None;
     let result = pool.in_place_scope(|scope| {
         let (sender, receiver) = mpsc::channel();
         for _ in 0..threads {
@@ -153,11 +178,14 @@ pub fn compare(
                 guest: output.end,
                 total,
             });
-            output.failure.map_or(Ok(()), Err)
+            output.failure.map_or(Ok(()), |(failed, error)| {
+                stage = Some(failed);
+                Err(error)
+            })
         })
     });
-    if !settled {
-        result?;
+    if let (false, Err(error)) = (settled, result) {
+        return Err(Failure { stage, error });
     }
     Ok(comparison)
 }
@@ -170,7 +198,7 @@ struct Output {
     differences: Vec<Range<u64>>,
     status_difference: Option<u64>,
     /// What ended the item, behind everything above.
-    failure: Option<Error>,
+    failure: Option<(Stage, Error)>,
 }
 
 /// Which sides of a range have to be read.
@@ -193,7 +221,7 @@ struct Item {
     end: u64,
     segments: Vec<Segment>,
     status_difference: Option<u64>,
-    failure: Option<Error>,
+    failure: Option<(Stage, Error)>,
 }
 
 /// What is still to be compared, in guest order.
@@ -235,7 +263,7 @@ impl<'a> Plan<'a> {
             status_difference: None,
             failure: None,
         };
-        item.failure = self.fill(&mut item).err();
+        item.failure = self.fill(&mut item).err().map(|error| (Stage::Map, error));
         item.end = self.at;
         // Contents before a difference in status still count; nothing behind it does.
         let settled = item.status_difference.is_some() && !self.options.all;
@@ -399,7 +427,7 @@ impl Worker<'_> {
         };
         for segment in &item.segments {
             if let Err(error) = self.compare(segment, &mut output.differences) {
-                output.failure = Some(error);
+                output.failure = Some((Stage::Read, error));
                 output.status_difference = output
                     .status_difference
                     .filter(|&offset| offset <= segment.range.start);

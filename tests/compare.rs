@@ -302,7 +302,9 @@ fn an_unreadable_cluster_is_an_error_unless_a_difference_comes_before() {
             open(&path.join("a.raw"), "raw"),
             open(&path.join("b.qcow2"), "qcow2"),
         );
-        let error = compare(&a, &b, &options(threads, false, false), &mut |_| {}).unwrap_err();
+        let error = compare(&a, &b, &options(threads, false, false), &mut |_| {})
+            .unwrap_err()
+            .error;
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         let mut changed = content.clone();
         changed[70_000] ^= 1;
@@ -332,6 +334,6 @@ fn cancelling_ends_a_comparison() {
         open(&path.join("a.raw"), "raw"),
         open(&path.join("b.raw"), "raw"),
     );
-    let error = compare(&a, &b, &options, &mut |_| {}).unwrap_err();
+    let error = compare(&a, &b, &options, &mut |_| {}).unwrap_err().error;
     assert_eq!(error.kind(), ErrorKind::Cancelled);
 }

@@ -68,5 +68,12 @@ fn images_that_cannot_be_opened_or_read_have_codes_of_their_own() {
     compare(&["v3.qcow2", "nowhere"]).failed(2);
     compare(&["chain-top.qcow2", "v3.qcow2"]).failed(2);
     compare(&["aes.qcow2", "v3.qcow2"]).failed(4);
+    // An L2 table in the middle of a cluster.
+    let (_keep, odd) = scratch("odd.qcow2");
+    let mut bytes = std::fs::read(testdata().join("v3.qcow2")).unwrap();
+    let l1 = usize::from_be_bytes(bytes[40..48].try_into().unwrap());
+    bytes[l1..l1 + 8].copy_from_slice(&(1 << 63 | 0x4200_u64).to_be_bytes());
+    std::fs::write(&odd, bytes).unwrap();
+    compare(&[&odd, "v3.qcow2"]).failed(3);
     compare(&["v3.qcow2"]).failed(1);
 }

@@ -1,6 +1,6 @@
 //! `qimg compare`.
 
-use qimg::compare::{CompareOptions, compare};
+use qimg::compare::{CompareOptions, Stage, compare};
 use qimg::image::{BackingPolicy, Chain, Depth, Format, Image, OpenOptions};
 use qimg::store::Locking;
 use qimg::{ErrorKind, Result};
@@ -15,6 +15,7 @@ use crate::signals::Interrupt;
 
 const DIFFERENT: u8 = 1;
 const CANNOT_OPEN: u8 = 2;
+const CANNOT_MAP: u8 = 3;
 const CANNOT_READ: u8 = 4;
 
 pub(super) fn run(
@@ -47,9 +48,10 @@ pub(super) fn run(
     let comparison = compare(&first, &second, &options, &mut |step| {
         meter.update(step.guest, step.total);
     })
-    .map_err(|error| match error.kind() {
-        ErrorKind::Cancelled => interrupt.failure(error),
-        _ => Failure::new(error, CANNOT_READ),
+    .map_err(|failure| match (failure.error.kind(), failure.stage) {
+        (ErrorKind::Cancelled, _) => interrupt.failure(failure.error),
+        (_, Some(Stage::Map)) => Failure::new(failure.error, CANNOT_MAP),
+        _ => Failure::new(failure.error, CANNOT_READ),
     })?;
     meter.finish();
     let report = human::compare::Report::new(comparison, args.strict, args.all);
