@@ -38,7 +38,7 @@
 //! | operations | [`compress`], [`rewrite`], [`prune`], [`create`], [`compare`], [`sparsify`] | what a user asks for |
 //! | data path | [`convert`] | sources, writers and codecs; no format |
 //! | formats | [`image`] | qcow2 and raw, what they are and whether they are sound; policies for files that an image names; no operation |
-//! | guest | [`volume`], [`fs`], [`free`] | partitions and filesystems inside the guest's disk, and what they do not use |
+//! | guest | [`volume`], [`partition`], [`lvm`], [`fs`], [`free`] | partitions and filesystems inside the guest's disk, and what they do not use |
 //! | contracts | [`source`], [`writer`], [`extent`], [`codec`], [`zero`] | guest bytes, extents, one cluster |
 //! | host | [`store`] | files, locks, holes, staging |
 //! | base | [`error`], [`units`], `fields` | failures that name file, place and remedy; sizes; numbers in records |
@@ -68,6 +68,8 @@ pub mod fs;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod image;
+pub mod lvm;
+pub mod partition;
 pub mod prune;
 pub mod rewrite;
 pub mod source;

@@ -21,6 +21,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("fields", &[]),
     ("volume", &["error", "source"]),
     ("fs", &["error", "fields", "free", "volume"]),
+    ("partition", &["error", "fields", "volume"]),
+    ("lvm", &["error", "fields", "free", "fs", "volume"]),
     (
         "convert",
         &["codec", "error", "extent", "source", "writer", "zero"],
