@@ -1,0 +1,87 @@
+//! Blocks of the filesystem as they are, or as they will be once the journal was replayed.
+
+use std::collections::BTreeMap;
+
+use super::superblock::{LENGTH, PLACE};
+use crate::fs::Refusal;
+use crate::volume::Volume;
+
+/// The first bytes of a block of the journal; data that begins with them is stored without.
+pub(super) const JOURNAL_MAGIC: [u8; 4] = [0xc0, 0x3b, 0x39, 0x98];
+
+/// Where the journal has a newer copy of a block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Copy {
+    /// The volume's byte at which it begins.
+    pub(super) at: u64,
+    /// Its first four bytes were those of the journal's magic, and zeros stand for them.
+    pub(super) escaped: bool,
+}
+
+/// Reads blocks.
+#[derive(Debug)]
+pub(super) struct Blocks<'a, 'v> {
+    pub(super) volume: &'a Volume<'v>,
+    block_size: usize,
+    newer: BTreeMap<u64, Copy>,
+}
+
+impl<'a, 'v> Blocks<'a, 'v> {
+    /// Blocks as they are.
+    pub(super) fn new(volume: &'a Volume<'v>, block_size: usize) -> Self {
+        Self::replayed(volume, block_size, BTreeMap::new())
+    }
+
+    /// Blocks as they will be.
+    pub(super) fn replayed(
+        volume: &'a Volume<'v>,
+        block_size: usize,
+        newer: BTreeMap<u64, Copy>,
+    ) -> Self {
+        Self {
+            volume,
+            block_size,
+            newer,
+        }
+    }
+
+    /// Bytes of a block.
+    pub(super) fn block_length(&self) -> usize {
+        self.block_size
+    }
+
+    /// `count` blocks from `block` on; the caller bounds `count`.
+    pub(super) fn read(&self, block: u64, count: usize) -> Result<Vec<u8>, Refusal> {
+        let outside = || Refusal::damaged(format!("ext4 block {block} lies outside the volume"));
+        let at = block
+            .checked_mul(self.block_size as u64)
+            .ok_or_else(outside)?;
+        let mut bytes = self
+            .volume
+            .read_vec(at, count.saturating_mul(self.block_size))?;
+        for (&place, copy) in self.newer.range(block..block.saturating_add(count as u64)) {
+            let skipped = usize::try_from(place - block).unwrap_or(usize::MAX);
+            let place = bytes.chunks_exact_mut(self.block_size).nth(skipped);
+            if let Some(place) = place {
+                self.volume.read_at(copy.at, place)?;
+                if copy.escaped
+                    && let Some(first) = place.first_chunk_mut()
+                {
+                    *first = JOURNAL_MAGIC;
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The superblock's bytes.
+    pub(super) fn superblock(&self) -> Result<Vec<u8>, Refusal> {
+        let place = usize::try_from(PLACE).unwrap_or(0);
+        let first = (PLACE / (self.block_size as u64).max(1)).min(1);
+        let skipped = if first == 0 { place } else { 0 };
+        let mut bytes = self.read(first, 1)?;
+        bytes.drain(..skipped.min(bytes.len()));
+        bytes.truncate(LENGTH);
+        Ok(bytes)
+    }
+}
