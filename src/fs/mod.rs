@@ -9,6 +9,7 @@
 //!
 //! Knows volumes, not images, partitions or operations.
 
+pub mod path;
 pub mod tree;
 #[cfg_attr(
     not(any(test, fuzzing)),
