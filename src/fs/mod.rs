@@ -9,6 +9,13 @@
 //!
 //! Knows volumes, not images, partitions or operations.
 
+#[cfg_attr(
+    not(any(test, fuzzing)),
+    expect(dead_code, reason = "nothing joins the readers yet")
+)]
+mod fat;
+#[cfg(test)]
+mod oracles;
 pub mod path;
 pub mod tree;
 #[cfg_attr(
