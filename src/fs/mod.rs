@@ -14,8 +14,6 @@
     expect(dead_code, reason = "nothing joins the readers yet")
 )]
 mod fat;
-#[cfg(test)]
-mod oracles;
 pub mod path;
 pub mod tree;
 #[cfg_attr(
@@ -23,6 +21,9 @@ pub mod tree;
     expect(dead_code, reason = "nothing joins the readers yet")
 )]
 mod xfs;
+
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::fmt;

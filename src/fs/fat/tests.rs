@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::fs::RefusalKind;
-use crate::fs::oracles::{contents, disk, disk_of, must, nightly, noise, walk};
+use crate::fs::tests::{contents, disk, disk_of, must, nightly, noise, walk};
 use crate::fs::tree::{FileKind, Tree};
 
 /// A directory with an image in it.

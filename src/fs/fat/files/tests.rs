@@ -4,7 +4,7 @@ use super::*;
 use crate::fs::FreeOptions;
 use crate::fs::fat::tests::{Image, samples};
 use crate::fs::fat::{free_space, identify};
-use crate::fs::oracles::{disk, disk_of, must, names, nightly, noise, run, survive};
+use crate::fs::tests::{disk, disk_of, must, names, nightly, noise, run, survive};
 
 #[test]
 fn damaged_directories_and_tables_end() {
