@@ -9,17 +9,14 @@
 //!
 //! Knows volumes, not images, partitions or operations.
 
-#[cfg_attr(
-    not(any(test, fuzzing)),
-    expect(dead_code, reason = "nothing joins the readers yet")
-)]
 mod ext4;
+mod fat;
+pub mod path;
 pub mod tree;
-#[cfg_attr(
-    not(any(test, fuzzing)),
-    expect(dead_code, reason = "nothing joins the readers yet")
-)]
 mod xfs;
+
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
