@@ -23,17 +23,14 @@ impl<'a> Fields<'a> {
         self.0.get(at).copied().unwrap_or(0)
     }
 
-    #[expect(dead_code, reason = "not every format has a reader yet")]
     pub(crate) fn le16(self, at: usize) -> u16 {
         u16::from_le_bytes(self.array(at))
     }
 
-    #[expect(dead_code, reason = "not every format has a reader yet")]
     pub(crate) fn le32(self, at: usize) -> u32 {
         u32::from_le_bytes(self.array(at))
     }
 
-    #[expect(dead_code, reason = "not every format has a reader yet")]
     pub(crate) fn le64(self, at: usize) -> u64 {
         u64::from_le_bytes(self.array(at))
     }

@@ -9,11 +9,9 @@
 //!
 //! Knows volumes, not images, partitions or operations.
 
+pub mod probe;
+mod swap;
 pub mod tree;
-#[cfg_attr(
-    not(any(test, fuzzing)),
-    expect(dead_code, reason = "nothing joins the readers yet")
-)]
 mod xfs;
 
 use std::borrow::Cow;
@@ -82,6 +80,12 @@ impl Refusal {
     /// A feature without a reader.
     pub fn unsupported(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::new(RefusalKind::Unsupported, reason)
+    }
+
+    /// A system that was not shut down knows more of the disk than is on it.
+    pub fn hibernated() -> Self {
+        Self::new(RefusalKind::Protected, "holds a hibernated system")
+            .with_remedy("start it and shut it down")
     }
 
     /// Not cleanly unmounted.
