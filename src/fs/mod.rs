@@ -9,6 +9,7 @@
 //!
 //! Knows volumes, not images, partitions or operations.
 
+mod btrfs;
 pub mod probe;
 mod swap;
 pub mod tree;

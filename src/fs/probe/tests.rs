@@ -1,7 +1,7 @@
 #![expect(clippy::disallowed_types, reason = "tests write images themselves")]
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -116,6 +116,23 @@ impl Image {
 
     pub(in crate::fs) fn disk(&self) -> Disk {
         Disk::open(&self.path)
+    }
+
+    /// Writes zeros over what is said to be free, in a copy that is called `zeroed`.
+    pub(in crate::fs) fn zero_free(&self, free: &[Range<u64>]) {
+        self.run("cp --sparse=always disk zeroed");
+        let path = self.directory.path().join("zeroed");
+        let mut file = File::options().write(true).open(path).unwrap();
+        let zeros = vec![0; 1 << 20];
+        for range in free {
+            file.seek(SeekFrom::Start(range.start)).unwrap();
+            let mut left = usize::try_from(range.end - range.start).unwrap();
+            while left > 0 {
+                let length = left.min(zeros.len());
+                file.write_all(&zeros[..length]).unwrap();
+                left -= length;
+            }
+        }
     }
 
     /// A field as blkid has it.
