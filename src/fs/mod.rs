@@ -9,9 +9,12 @@
 //!
 //! Knows volumes, not images, partitions or operations.
 
+mod btrfs;
 mod ext4;
 mod fat;
 pub mod path;
+pub mod probe;
+mod swap;
 pub mod tree;
 mod xfs;
 
@@ -84,6 +87,12 @@ impl Refusal {
     /// A feature without a reader.
     pub fn unsupported(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::new(RefusalKind::Unsupported, reason)
+    }
+
+    /// A system that was not shut down knows more of the disk than is on it.
+    pub fn hibernated() -> Self {
+        Self::new(RefusalKind::Protected, "holds a hibernated system")
+            .with_remedy("start it and shut it down")
     }
 
     /// Not cleanly unmounted.

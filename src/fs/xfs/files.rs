@@ -25,7 +25,7 @@ const FREE: u16 = 0xffff;
 
 /// The files of a filesystem, as they are on the disk: what a log that was not written back would change is not seen.
 #[derive(Debug)]
-pub(super) struct Files<'a> {
+pub(in crate::fs) struct Files<'a> {
     volume: Volume<'a>,
     superblock: Superblock,
 }
@@ -35,7 +35,7 @@ type EachEntry<'a> = &'a mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>;
 
 impl<'a> Files<'a> {
     /// What is on `volume`.
-    pub(super) fn open(volume: &Volume<'a>) -> Result<Self, Refusal> {
+    pub(in crate::fs) fn open(volume: &Volume<'a>) -> Result<Self, Refusal> {
         let superblock = Superblock::read(volume)?;
         superblock.require_readable()?;
         Ok(Self {

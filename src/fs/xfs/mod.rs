@@ -7,7 +7,7 @@
 mod ag;
 mod checksum;
 mod extents;
-mod files;
+pub(super) mod files;
 mod free_btree;
 mod inode;
 mod log;
