@@ -22,6 +22,9 @@ const MOST_WAITING: usize = 256 << 20;
 /// Files whose further names are waited for at a time; those of others become files of their own.
 const MOST_LINKED: usize = 1 << 20;
 
+/// Bytes of a path in a report: Linux's `PATH_MAX`.
+const LONGEST_TOLD: usize = 4096;
+
 /// Copies the directory of `request`.
 pub(super) fn directory(
     request: &ExtractRequest<'_>,
@@ -283,8 +286,12 @@ impl Walk<'_> {
         self.done.skipped += 1;
         if self.done.skipped_names.len() < MOST_LISTED {
             let path = self.path.strip_prefix(b"/").unwrap_or(b".");
+            // Of what no path could hold the end is told.
+            let cut = path.len().saturating_sub(LONGEST_TOLD);
+            let path = path.get(cut..).unwrap_or(path);
+            let dots = if cut > 0 { "..." } else { "" };
             self.done.skipped_names.push(Skipped {
-                path: String::from_utf8_lossy(path).into_owned(),
+                path: format!("{dots}{}", String::from_utf8_lossy(path)),
                 reason: reason.to_owned(),
             });
         }
