@@ -35,7 +35,7 @@
 //! | layer | modules | knows |
 //! |---|---|---|
 //! | program | `src/bin/qimg` | arguments, words, colours, exit codes |
-//! | operations | [`compress`], [`rewrite`], [`prune`], [`create`], [`compare`], [`sparsify`] | what a user asks for |
+//! | operations | [`compress`], [`rewrite`], [`prune`], [`create`], [`compare`], [`sparsify`], [`extract`] | what a user asks for |
 //! | data path | [`convert`] | sources, writers and codecs; no format |
 //! | formats | [`image`] | qcow2 and raw, what they are and whether they are sound; policies for files that an image names; no operation |
 //! | guest | [`volume`], [`partition`], [`lvm`], [`fs`], [`free`] | partitions and filesystems inside the guest's disk, and what they do not use |
@@ -61,6 +61,7 @@ pub mod convert;
 pub mod create;
 pub mod error;
 pub mod extent;
+pub mod extract;
 mod fields;
 pub mod free;
 pub mod fs;

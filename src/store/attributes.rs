@@ -60,7 +60,7 @@ pub(super) fn carry_over(from: impl AsFd, to: impl AsFd) -> Result<()> {
 }
 
 /// Whether it was done; what is not allowed or not supported is no failure.
-fn permitted(result: Result<()>) -> Result<bool> {
+pub(super) fn permitted(result: Result<()>) -> Result<bool> {
     match result {
         Ok(()) => Ok(true),
         Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {

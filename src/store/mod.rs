@@ -11,6 +11,7 @@
 
 mod attributes;
 mod discard;
+pub mod extraction;
 mod faulty;
 mod file;
 mod lock;

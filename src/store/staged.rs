@@ -353,7 +353,7 @@ fn follow_links(destination: &Path) -> Result<PathBuf> {
 }
 
 /// Opens the directory that holds `destination`, for syncing if it may be read.
-fn open_parent(destination: &Path) -> Result<OwnedFd> {
+pub(super) fn open_parent(destination: &Path) -> Result<OwnedFd> {
     let parent = match destination.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -56,8 +56,8 @@ struct Line {
     operation: &'static str,
     /// Bytes.
     done: u64,
-    /// Bytes.
-    total: u64,
+    /// Bytes; null while unknown.
+    total: Option<u64>,
     /// Bytes per second since the start.
     rate: u64,
     /// Seconds; null while unknown.
@@ -84,14 +84,21 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// Takes note of `done` of `total` bytes.
+    /// Takes note of `done` of `total` bytes; a `total` of 0 is not known.
     pub(crate) fn update(&mut self, done: u64, total: u64) {
         self.last = (done, total);
         if self.style == Style::Silent {
             return;
         }
         if let Some(bar) = &self.bar {
-            bar.set_length(total);
+            if total == 0 && done > 0 {
+                if bar.length().is_some() {
+                    bar.unset_length();
+                    bar.set_style(style(COUNTING));
+                }
+            } else {
+                bar.set_length(total);
+            }
             bar.set_position(done);
             return;
         }
@@ -107,7 +114,9 @@ impl<'a> Meter<'a> {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         } else if self.style != Style::Silent {
-            self.last.0 = self.last.1;
+            if self.last.1 > 0 {
+                self.last.0 = self.last.1;
+            }
             self.show();
         }
     }
@@ -147,11 +156,13 @@ impl Line {
         } else {
             0.0
         };
-        let left = total.saturating_sub(done);
-        let eta = match left {
+        let total = (total > 0 || done == 0).then_some(total);
+        let left = total.map(|total| total.saturating_sub(done));
+        let eta = match left.unwrap_or(u64::MAX) {
             0 => Some(0),
+            u64::MAX => None,
             _ if rate < 1.0 => None,
-            _ => Some((left as f64 / rate).ceil() as u64),
+            left => Some((left as f64 / rate).ceil() as u64),
         };
         Self {
             operation,
@@ -164,10 +175,18 @@ impl Line {
     }
 
     fn words(&self) -> String {
-        let percent = if self.total == 0 {
+        let Some(total) = self.total else {
+            return format!(
+                "{}: {}, {}/s",
+                self.operation,
+                ByteSize(self.done),
+                ByteSize(self.rate)
+            );
+        };
+        let percent = if total == 0 {
             100.0
         } else {
-            self.done as f64 * 100.0 / self.total as f64
+            self.done as f64 * 100.0 / total as f64
         };
         let eta = match self.eta {
             Some(0) => String::new(),
@@ -178,7 +197,7 @@ impl Line {
             "{}: {percent:5.1} %, {} of {}, {}/s{eta}",
             self.operation,
             ByteSize(self.done),
-            ByteSize(self.total),
+            ByteSize(total),
             ByteSize(self.rate),
         )
     }
@@ -195,11 +214,16 @@ pub(crate) fn duration(seconds: u64) -> String {
 
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-    let template = "{bar:30} {percent:>3} %  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  ETA {eta}";
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
+    bar.with_style(style(
+        "{bar:30} {percent:>3} %  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  ETA {eta}",
+    ))
+}
+
+/// Of work without a known end.
+const COUNTING: &str = "{binary_bytes}  {binary_bytes_per_sec}  {elapsed}";
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 #[cfg(test)]
@@ -236,6 +260,9 @@ mod tests {
             Line::new("convert", 0, 0, 0.0).words(),
             "convert: 100.0 %, 0 B of 0 B, 0 B/s"
         );
+        let unknown = Line::new("cp", 3 << 20, 0, 1.0);
+        assert_eq!((unknown.total, unknown.eta), (None, None));
+        assert_eq!(unknown.words(), "cp: 3 MiB, 3 MiB/s");
         assert_eq!(duration(3_675), "1h01m15s");
     }
 }
