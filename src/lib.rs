@@ -54,6 +54,7 @@
 //!
 //! The format is that of QEMU's `docs/interop/qcow2.rst`; where QEMU is stricter or more lenient than that, so is qimg.
 
+pub mod browse;
 pub mod codec;
 pub mod compare;
 pub mod compress;
@@ -69,6 +70,7 @@ pub mod fs;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod image;
+pub mod inspect;
 pub mod lvm;
 pub mod partition;
 pub mod prune;
@@ -76,7 +78,9 @@ pub mod rewrite;
 pub mod source;
 pub mod sparsify;
 pub mod store;
+pub mod survey;
 pub mod units;
+pub mod usage;
 pub mod volume;
 pub mod writer;
 pub mod zero;

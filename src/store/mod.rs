@@ -30,7 +30,7 @@ pub use file::{HostFile, same_file};
 pub use lock::Locking;
 pub use memory::Memory;
 pub use recorder::{Change, Recorder};
-pub use staged::{Staged, Sync};
+pub use staged::{Staged, Sync, write_file};
 
 use crate::error::Result;
 

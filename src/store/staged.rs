@@ -66,6 +66,16 @@ pub struct Staged {
     locking: Locking,
 }
 
+/// Writes a small file as a whole: it appears complete and synced, or not at all.
+///
+/// # Errors
+/// As [`Staged::create`] and [`Staged::commit`].
+pub fn write_file(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let staged = Staged::create(path)?;
+    staged.file().write_all_at(bytes, 0)?;
+    staged.commit(Sync::Full)
+}
+
 impl Staged {
     /// Begins a new file that is to become `destination`.
     ///

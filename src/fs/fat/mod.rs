@@ -7,7 +7,7 @@
 //! exFAT and NTFS begin with a sector of the same shape and are other formats: they are not taken for FAT.
 
 mod boot;
-mod files;
+pub(super) mod files;
 mod names;
 mod table;
 

@@ -11,7 +11,7 @@ mod signatures;
 pub(super) mod tests;
 
 use super::tree::Tree;
-use super::{FreeOptions, FreeSpace, Identity, Refusal, RefusalKind, btrfs, swap, xfs};
+use super::{FreeOptions, FreeSpace, Identity, Refusal, RefusalKind, btrfs, ext4, fat, swap, xfs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::free::FreeMapBuilder;
 use crate::volume::Volume;
@@ -54,6 +54,9 @@ impl Reader {
 
 /// One row a format.
 const READERS: &[Reader] = &[
+    Reader::new(ext4::identify, ext4::free_space),
+    Reader::new(fat::identify, fat::free_space)
+        .with_files(|volume| Ok(Box::new(fat::files::Files::open(volume)?))),
     Reader::new(xfs::identify, xfs::free_space)
         .with_files(|volume| Ok(Box::new(xfs::files::Files::open(volume)?))),
     Reader::new(btrfs::identify, btrfs::free_space),

@@ -6,11 +6,13 @@ use clap::{Args, ValueEnum};
 use qimg::codec::CompressionType;
 use qimg::units::ByteSize;
 
-use super::{InputArgs, ProgressArgs, ReportArgs, ThreadArgs, typed};
+use super::{FreeSpaceArgs, InputArgs, ProgressArgs, ReportArgs, ThreadArgs, typed};
 
-/// Write a smaller image with the same contents
+/// Write a smaller image with the same files
 ///
-/// Zeros are left out and clusters are compressed, on all cores; what is written does not depend on how many there are.
+/// What the guest's filesystems do not use is dropped and reads as zeros, zeros are left out, and clusters are
+/// compressed, on all cores; what is written does not depend on how many there are. On any doubt about a filesystem all
+/// of it is kept, and the reason is said; --dry-run shows them all. --exact keeps every byte that the guest could see.
 /// The result is qcow2, and appears under its name when it is complete. Clusters that are compressed already are copied
 /// as they are, where codec and cluster size are those asked for. An overlay stays an overlay; --flatten merges it with its backing
 /// files.
@@ -54,8 +56,8 @@ pub(crate) struct CompressArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
 
-    /// Keep every guest-visible byte, which is all that compress does so far
-    #[arg(long)]
+    /// Keep every guest-visible byte: drop zeros alone, whatever the guest's filesystems say
+    #[arg(long, conflicts_with_all = ["keep", "replay_journal"])]
     pub(crate) exact: bool,
 
     /// Take in the contents of backing files, so that the result needs none
@@ -77,6 +79,9 @@ pub(crate) struct CompressArgs {
     /// Return before the result is safe from a power failure
     #[arg(long)]
     pub(crate) no_sync: bool,
+
+    #[command(flatten)]
+    pub(crate) free_space: FreeSpaceArgs,
 
     #[command(flatten)]
     pub(crate) input: InputArgs,
@@ -106,6 +111,8 @@ Examples:
   qimg compress --codec zstd --level 9 --cluster-size 2M disk.raw small.qcow2
   qimg compress --best --flatten --backing beside overlay.qcow2 image.qcow2
   qimg compress --dry-run disk.qcow2
+  qimg compress --keep 2 --zero LABEL=swap disk.qcow2 small.qcow2
+  qimg compress --exact disk.qcow2 same.qcow2
   qimg compress --in-place --drop-snapshots disk.qcow2
 
 Exit codes:

@@ -9,7 +9,7 @@ use qimg::image::Format;
 use qimg::units::ByteSize;
 
 use super::output::thread_count;
-use super::{InputArgs, OptionList, ProgressArgs, typed};
+use super::{FreeSpaceArgs, InputArgs, OptionList, ProgressArgs, typed};
 
 /// Convert an image to another format, with other options
 ///
@@ -72,6 +72,13 @@ pub(crate) struct ConvertArgs {
     /// Runs of so many zero bytes become holes; 0 writes everything
     #[arg(short = 'S', value_name = "SIZE", default_value = "4k", value_parser = typed::<ByteSize>)]
     pub(crate) sparse: ByteSize,
+
+    /// Drop what the guest's filesystems do not use: it reads as zeros in DST
+    #[arg(long, conflicts_with = "bitmaps")]
+    pub(crate) sparsify: bool,
+
+    #[command(flatten)]
+    pub(crate) free_space: FreeSpaceArgs,
 
     /// Return before the new image is safe from a power failure
     #[arg(long)]
@@ -145,6 +152,7 @@ Examples:
   qimg convert -c --codec zstd --level 9 disk.raw disk.qcow2
   qimg convert -l before-upgrade disk.qcow2 old.qcow2
   qimg convert -B base.qcow2 -F qcow2 overlay.qcow2 copy.qcow2
+  qimg convert --sparsify --keep 2 disk.qcow2 disk.raw
   qimg convert -n -O raw disk.qcow2 /dev/vg/volume
 
 Exit codes:

@@ -17,6 +17,10 @@ pub(crate) struct MapArgs {
     /// The image
     pub(crate) file: PathBuf,
 
+    /// A picture of the disk instead: data, compressed, free, zero, by part
+    #[arg(long, conflicts_with_all = ["start_offset", "max_length"])]
+    pub(crate) usage: bool,
+
     /// First guest offset to show
     #[arg(short, long, value_name = "OFFSET", value_parser = typed::<ByteSize>)]
     pub(crate) start_offset: Option<ByteSize>,
@@ -37,6 +41,7 @@ Examples:
   qimg map disk.qcow2
   qimg map --json --start-offset 1G --max-length 64M disk.qcow2
   qimg map --backing beside overlay.qcow2
+  qimg map --usage disk.qcow2
 
 Exit codes:
   0    done

@@ -8,8 +8,12 @@ mod compare;
 mod compress;
 mod convert;
 mod create;
+mod files;
+mod free_space;
+mod guest_path;
 mod info;
 mod input;
+mod inspect;
 mod map;
 mod measure;
 mod option_list;
@@ -26,8 +30,12 @@ pub(crate) use compare::CompareArgs;
 pub(crate) use compress::{CompressArgs, Window};
 pub(crate) use convert::{Codec, ConvertArgs};
 pub(crate) use create::CreateArgs;
+pub(crate) use files::{CatArgs, CpArgs, LsArgs, StatArgs};
+pub(crate) use free_space::FreeSpaceArgs;
+pub(crate) use guest_path::{BrowseArgs, GuestPath, host_name};
 pub(crate) use info::InfoArgs;
 pub(crate) use input::InputArgs;
+pub(crate) use inspect::InspectArgs;
 pub(crate) use map::MapArgs;
 pub(crate) use measure::MeasureArgs;
 pub(crate) use option_list::OptionList;
@@ -65,7 +73,9 @@ pub(crate) struct Cli {
 const HELP: &str = "\
 Examples:
   qimg info disk.qcow2                      what the image is
-  qimg compress disk.qcow2 small.qcow2      a smaller image with the same contents
+  qimg inspect disk.qcow2                   what is on it: partitions, filesystems, systems
+  qimg cat disk.qcow2:/etc/os-release       a file on it; also ls, stat and cp
+  qimg compress disk.qcow2 small.qcow2      a smaller image with the same files
   qimg sparsify disk.qcow2                  the same image without what its guest does not use
   qimg convert -O raw disk.qcow2 disk.raw   another format
   qimg compare disk.qcow2 small.qcow2       whether two images hold the same
@@ -86,6 +96,11 @@ A file that an image names (a backing file, a data file) is not opened unless --
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Info(InfoArgs),
+    Inspect(InspectArgs),
+    Ls(LsArgs),
+    Cat(CatArgs),
+    Cp(CpArgs),
+    Stat(StatArgs),
     Map(MapArgs),
     Check(CheckArgs),
     Compare(CompareArgs),

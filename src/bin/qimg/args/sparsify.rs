@@ -6,7 +6,7 @@ use clap::Args;
 use qimg::image::{BackingPolicy, Format, OpenOptions};
 use qimg::store::Locking;
 
-use super::{ProgressArgs, ReportArgs, ThreadArgs, typed};
+use super::{FreeSpaceArgs, ProgressArgs, ReportArgs, ThreadArgs, typed};
 
 /// Drop free and zero clusters from an image, in place
 ///
@@ -25,7 +25,7 @@ pub(crate) struct SparsifyArgs {
     pub(crate) dry_run: bool,
 
     /// Keep every guest-visible byte: drop zeros alone, whatever the guest's filesystems say
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["keep", "replay_journal"])]
     pub(crate) exact: bool,
 
     /// Drop free clusters alone, without reading the data to look for zeros
@@ -35,6 +35,9 @@ pub(crate) struct SparsifyArgs {
     /// Return before the result is safe from a power failure; the image stays sound in any case
     #[arg(long)]
     pub(crate) no_sync: bool,
+
+    #[command(flatten)]
+    pub(crate) free_space: FreeSpaceArgs,
 
     /// Format of the image, raw or qcow2; taken from its first bytes when not given
     #[arg(short, long, value_name = "FMT", value_parser = typed::<Format>, help_heading = "Reading")]

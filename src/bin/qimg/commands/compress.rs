@@ -7,6 +7,7 @@ use qimg::codec::DeflateWindow;
 use qimg::compress::{CompressRequest, Effort, compress, dry_run};
 use qimg::image::Image;
 
+use super::free_space::{self, FreeSpace};
 use super::{Status, progress_wish, sync};
 use crate::args::{CompressArgs, ProgressMode, Window};
 use crate::render::progress::Meter;
@@ -25,9 +26,10 @@ pub(super) fn run(
             .into());
     }
     let source = Image::open(&args.source, &args.input.open_options())?;
-    let request = resolve(args, &source);
     let interrupt = Interrupt::watch()?;
     let started = Instant::now();
+    let free_space = free_space::read(&source, None, &args.free_space, args.exact)?;
+    let request = resolve(args, &source, &free_space);
     let quiet = args.report.quiet;
     let mut meter = Meter::new(
         console,
@@ -47,6 +49,7 @@ pub(super) fn run(
             .as_deref()
             .map(|path| path.to_string_lossy()),
         dry_run: args.dry_run,
+        free_space: free_space.report(),
         compressed,
         seconds: started.elapsed().as_secs_f64(),
     };
@@ -58,10 +61,14 @@ pub(super) fn run(
     Ok(0)
 }
 
-fn resolve<'a>(args: &'a CompressArgs, source: &'a Image) -> CompressRequest<'a> {
+fn resolve<'a>(
+    args: &'a CompressArgs,
+    source: &'a Image,
+    free_space: &'a FreeSpace,
+) -> CompressRequest<'a> {
     CompressRequest {
         source,
-        free: None,
+        free: free_space.survey().map(|survey| &survey.free),
         destination: args.destination.as_deref(),
         codec: args.codec,
         effort: match (args.best, args.level) {

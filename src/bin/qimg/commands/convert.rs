@@ -8,10 +8,11 @@ use qimg::rewrite::{Bitmaps, RewriteRequest, rewrite};
 use qimg::store::Locking;
 use qimg::{Error, Result};
 
+use super::free_space::{self, FreeSpace};
 use super::{Status, progress_wish, record_codec, refuse_qcow2_options, sync};
 use crate::args::{Codec, ConvertArgs, OptionList, ProgressMode};
-use crate::render::Console;
 use crate::render::progress::Meter;
+use crate::render::{Console, human};
 use crate::signals::Interrupt;
 
 pub(super) fn run(
@@ -21,10 +22,26 @@ pub(super) fn run(
 ) -> Status {
     let (target, encoding) = target(args)?;
     let source = Image::open(&args.source, &args.input.open_options())?;
+    let asked = &args.free_space;
+    let asked = !asked.keep.is_empty() || !asked.zero.is_empty() || asked.replay_journal;
+    if asked && !args.sparsify {
+        return Err(
+            Error::usage("--keep, --zero and --replay-journal without --sparsify")
+                .with_remedy("add --sparsify")
+                .into(),
+        );
+    }
+    let free_space = args
+        .sparsify
+        .then(|| free_space::read(&source, args.snapshot.as_deref(), &args.free_space, false))
+        .transpose()?;
     let request = RewriteRequest {
         source: &source,
         snapshot: args.snapshot.as_deref(),
-        free: None,
+        free: free_space
+            .as_ref()
+            .and_then(FreeSpace::survey)
+            .map(|survey| &survey.free),
         destination: &args.destination,
         overlay: target.qcow2.backing.is_some(),
         target,
@@ -56,6 +73,11 @@ pub(super) fn run(
     })
     .map_err(|error| interrupt.failure(error))?;
     meter.finish();
+    if let Some(free_space) = free_space
+        && !args.quiet
+    {
+        human::parts::free_space(&mut console.out, &free_space.report(), false)?;
+    }
     Ok(0)
 }
 

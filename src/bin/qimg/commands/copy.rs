@@ -19,11 +19,7 @@ use crate::render::progress::Meter;
 use crate::render::{Console, human, json};
 use crate::signals::Interrupt;
 
-pub(super) fn run(
-    args: &CpArgs,
-    mode: Option<ProgressMode>,
-    console: &mut Console<'_>,
-) -> Status {
+pub(super) fn run(args: &CpArgs, mode: Option<ProgressMode>, console: &mut Console<'_>) -> Status {
     let opened = Opened::new(&args.path, &args.browse)?;
     let browser = opened.browser()?;
     let named = |error| opened.name(error);
@@ -82,11 +78,10 @@ pub(super) fn run(
 fn check_kind(args: &CpArgs, path: &[u8], kind: FileKind) -> Result<()> {
     let name = String::from_utf8_lossy(path);
     match kind {
-        FileKind::Directory if !args.recursive => Err(Error::usage(format!(
-            "'{}' is a directory",
-            Escaped(&name)
-        ))
-        .with_remedy("copy it and all that is in it with -r")),
+        FileKind::Directory if !args.recursive => {
+            Err(Error::usage(format!("'{}' is a directory", Escaped(&name)))
+                .with_remedy("copy it and all that is in it with -r"))
+        }
         FileKind::Directory => Ok(()),
         FileKind::File if path.ends_with(b"/") => Err(Error::usage(format!(
             "'{}' is a file, not a directory",
@@ -124,7 +119,9 @@ fn destination(typed: &Path, path: &[u8], directory: bool) -> Result<PathBuf> {
 
 /// What cp would call the copy.
 fn last_name(path: &[u8]) -> Option<&[u8]> {
-    let name = path.split(|&byte| byte == b'/').rfind(|name| !name.is_empty())?;
+    let name = path
+        .split(|&byte| byte == b'/')
+        .rfind(|name| !name.is_empty())?;
     (name != b"." && name != b"..").then_some(name)
 }
 
@@ -153,7 +150,8 @@ mod tests {
         let there = there.path();
         let made = |typed: &str, path: &str, directory| {
             let made = destination(&there.join(typed), path.as_bytes(), directory);
-            made.ok().map(|made| made.strip_prefix(there).unwrap().to_owned())
+            made.ok()
+                .map(|made| made.strip_prefix(there).unwrap().to_owned())
         };
         let is = |name: &str| Some(PathBuf::from(name));
         assert_eq!(made("", "/etc/fstab", false), is("fstab"));

@@ -8,8 +8,12 @@ mod check;
 mod compare;
 mod compress;
 mod convert;
+mod copy;
 mod create;
+mod files;
+mod free_space;
 mod info;
+mod inspect;
 mod map;
 mod measure;
 mod sparsify;
@@ -59,6 +63,11 @@ pub(crate) fn run(cli: &Cli, console: &mut Console<'_>) -> Status {
     let progress = cli.progress;
     match &cli.command {
         Command::Info(args) => info::run(args, console),
+        Command::Inspect(args) => inspect::run(args, console),
+        Command::Ls(args) => files::ls(args, console),
+        Command::Cat(args) => files::cat(args, console),
+        Command::Cp(args) => copy::run(args, progress, console),
+        Command::Stat(args) => files::stat(args, console),
         Command::Map(args) => map::run(args, console),
         Command::Check(args) => check::run(args, progress, console),
         Command::Compare(args) => compare::run(args, progress, console),

@@ -6,7 +6,7 @@ use qimg::free::FreeMap;
 use qimg::image::InPlace;
 use qimg::sparsify::{SparsifyRequest, sparsify};
 
-use super::{Status, progress_wish, sync};
+use super::{Status, free_space, progress_wish, sync};
 use crate::args::{ProgressMode, SparsifyArgs};
 use crate::render::progress::Meter;
 use crate::render::{Console, human, json};
@@ -20,9 +20,10 @@ pub(super) fn run(
     let image = InPlace::open(&args.image, &args.open_options())?;
     let interrupt = Interrupt::watch()?;
     let started = Instant::now();
-    let free = free_map(args, &image);
+    let free_space = free_space::read(image.image(), None, &args.free_space, args.exact)?;
+    let nothing = FreeMap::default();
     let request = SparsifyRequest {
-        free: &free,
+        free: free_space.survey().map_or(&nothing, |survey| &survey.free),
         zeros: !args.keep_zeros,
         dry_run: args.dry_run,
         threads: args.threads.count(),
@@ -42,6 +43,7 @@ pub(super) fn run(
     let report = human::sparsify::Report {
         image: args.image.to_string_lossy(),
         dry_run: args.dry_run,
+        free_space: free_space.report(),
         sparsified,
         seconds: started.elapsed().as_secs_f64(),
     };
@@ -51,14 +53,4 @@ pub(super) fn run(
         report.print(&mut console.out)?;
     }
     Ok(0)
-}
-
-/// What the guest does not use. THE ONE PLACE where the survey of its filesystems comes in: it reads
-/// `image.image().chain(..)`, which is held against everybody else until it is written.
-fn free_map(args: &SparsifyArgs, image: &InPlace) -> FreeMap {
-    if args.exact {
-        return FreeMap::default();
-    }
-    let _ = image;
-    FreeMap::default()
 }

@@ -7,6 +7,7 @@ pub(crate) mod error;
 pub(crate) mod human;
 pub(crate) mod json;
 pub(crate) mod progress;
+pub(crate) mod svg;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -19,6 +20,8 @@ pub(crate) struct Console<'a> {
     pub(crate) err: &'a mut (dyn Write + Send),
     /// Whether stderr is a terminal.
     pub(crate) terminal: bool,
+    /// Whether results may be coloured.
+    pub(crate) colours: bool,
 }
 
 impl<'a> Console<'a> {
@@ -26,12 +29,18 @@ impl<'a> Console<'a> {
         out: &'a mut dyn Write,
         err: &'a mut (dyn Write + Send),
         terminal: bool,
+        colours: bool,
     ) -> Self {
         let out = Output {
             inner: out,
             closed: false,
         };
-        Self { out, err, terminal }
+        Self {
+            out,
+            err,
+            terminal,
+            colours,
+        }
     }
 
     /// Prints what went wrong, and turns the result into an exit code.
@@ -47,6 +56,12 @@ impl<'a> Console<'a> {
             }
         }
     }
+}
+
+/// Whether the user's environment allows colours: NO_COLOR (no-color.org), and a terminal that knows them.
+pub(crate) fn wants_colours() -> bool {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    set("NO_COLOR").is_none() && set("TERM").is_some_and(|term| term != "dumb")
 }
 
 /// Standard output. A reader that goes away, as `head` does, is no failure: the rest is dropped.

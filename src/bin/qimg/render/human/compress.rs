@@ -8,6 +8,8 @@ use qimg::error::Escaped;
 use qimg::units::ByteSize;
 use serde::Serialize;
 
+use super::parts::{self, FreeSpaceReport};
+
 /// What was done, to what, and how long it took.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -17,6 +19,7 @@ pub(crate) struct Report<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) destination: Option<Cow<'a, str>>,
     pub(crate) dry_run: bool,
+    pub(crate) free_space: FreeSpaceReport<'a>,
     #[serde(flatten)]
     pub(crate) compressed: Compressed,
     pub(crate) seconds: f64,
@@ -59,6 +62,7 @@ impl Report<'_> {
         if let Some(name) = &done.backing_file {
             writeln!(out, "needs its backing file: {}", Escaped(name))?;
         }
+        parts::free_space(out, &self.free_space, self.dry_run)?;
         let stored = done.rewritten.contents.stored_bytes;
         let rate = stored as f64 / self.seconds.max(1e-3);
         #[expect(

@@ -3,9 +3,14 @@
 pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod compress;
+pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod date;
+pub(crate) mod files;
 pub(crate) mod info;
+pub(crate) mod inspect;
 pub(crate) mod map;
 pub(crate) mod measure;
+pub(crate) mod parts;
 pub(crate) mod sparsify;
+pub(crate) mod usage;

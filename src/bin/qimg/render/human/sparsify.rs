@@ -8,12 +8,15 @@ use qimg::sparsify::Sparsified;
 use qimg::units::ByteSize;
 use serde::Serialize;
 
+use super::parts::{self, FreeSpaceReport};
+
 /// What was dropped, and how long it took.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Report<'a> {
     pub(crate) image: Cow<'a, str>,
     pub(crate) dry_run: bool,
+    pub(crate) free_space: FreeSpaceReport<'a>,
     #[serde(flatten)]
     pub(crate) sparsified: Sparsified,
     pub(crate) seconds: f64,
@@ -61,6 +64,6 @@ impl Report<'_> {
                 writeln!(out, "free, but kept: {} ({why})", ByteSize(bytes))?;
             }
         }
-        Ok(())
+        parts::free_space(out, &self.free_space, self.dry_run)
     }
 }

@@ -1,0 +1,12 @@
+//! Disks with real filesystems in them, made, filled and checked by their own tools and the kernel: nothing in use is lost,
+//! what was deleted is gone, and whatever is doubtful is kept with a reason.
+//!
+//! Mounting takes root: without it `sudo -n` is asked.
+
+mod disks;
+mod files;
+#[path = "../cli/program.rs"]
+mod program;
+mod refusals;
+mod sparsified;
+mod tools;

@@ -1,0 +1,314 @@
+//! What is kept, and why: each reason with an input that provokes it.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::disks::fat;
+use crate::program::qimg;
+use crate::sparsified::compressed;
+use crate::tools::{Mount, Random, fill, must, patch, peek, sparse};
+
+const MIB: u64 = 1 << 20;
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn ext4(disk: &Path, options: &[&str]) {
+    sparse(disk, 64 * MIB);
+    let mut words = vec!["mke2fs", "-q", "-t", "ext4"];
+    words.extend(options);
+    words.push(text(disk));
+    must(&words);
+}
+
+fn debugfs(disk: &Path, request: &str) {
+    must(&["debugfs", "-w", "-R", request, text(disk)]);
+}
+
+fn xfs(disk: &Path, options: &[&str]) {
+    sparse(disk, 320 * MIB);
+    let mut words = vec!["mkfs.xfs", "-q", "-f"];
+    words.extend(options);
+    words.push(text(disk));
+    must(&words);
+}
+
+/// As a disk is when its host fails: a copy of what is in the file while the filesystem is mounted.
+fn torn(disk: &Path, work: &Path, write: impl FnOnce(&Path)) {
+    let copy = work.join("torn");
+    {
+        let mount = Mount::new(disk, "nodiscard");
+        write(mount.path());
+        must(&["cp", "--sparse=always", text(disk), text(&copy)]);
+    }
+    std::fs::rename(copy, disk).unwrap();
+}
+
+fn synced(path: &Path, bytes: &[u8]) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).unwrap();
+    file.write_all(bytes).unwrap();
+    file.sync_all().unwrap();
+}
+
+type Make = fn(&Path, &Path);
+
+/// What is said, and the disk that provokes it.
+const REFUSALS: &[(&str, Make)] = &[
+    ("needs journal recovery", |disk, _| {
+        ext4(disk, &[]);
+        debugfs(disk, "feature needs_recovery");
+    }),
+    ("needs journal recovery", |disk, work| {
+        ext4(disk, &[]);
+        torn(disk, work, |mount| {
+            synced(&mount.join("file"), b"contents");
+        });
+    }),
+    ("error", |disk, _| {
+        ext4(disk, &[]);
+        debugfs(disk, "ssv state 2");
+    }),
+    ("feature", |disk, _| {
+        ext4(disk, &["-O", "^metadata_csum"]);
+        debugfs(disk, "ssv feature_incompat 0x800002c2");
+    }),
+    ("free", |disk, _| {
+        ext4(disk, &["-O", "^metadata_csum"]);
+        debugfs(disk, "ssv free_blocks_count 77");
+    }),
+    ("checksum", |disk, _| {
+        ext4(disk, &[]);
+        let bytes = peek(disk, 1024 + 0x50, 1);
+        patch(disk, 1024 + 0x50, &[bytes[0] ^ 1]);
+    }),
+    ("larger than", |disk, _| {
+        ext4(disk, &[]);
+        let file = std::fs::OpenOptions::new().write(true).open(disk).unwrap();
+        file.set_len(63 * MIB).unwrap();
+    }),
+    ("log", |disk, work| {
+        xfs(disk, &[]);
+        torn(disk, work, |mount| {
+            synced(&mount.join("file"), b"contents");
+        });
+    }),
+    ("external log", |disk, work| {
+        let log = work.join("log");
+        sparse(&log, 128 * MIB);
+        let device = format!("logdev={},size=64m", text(&log));
+        xfs(disk, &["-l", &device]);
+    }),
+    ("realtime", |disk, work| {
+        let device = work.join("realtime");
+        sparse(&device, 128 * MIB);
+        xfs(disk, &["-r", &format!("rtdev={}", text(&device))]);
+    }),
+    ("unmounted", |disk, work| {
+        fat(disk, 96 * MIB, &["-F", "32", "-s", "1"], work);
+        patch(disk, 0x41, &[1]);
+    }),
+    ("differ", |disk, work| {
+        fat(disk, 96 * MIB, &["-F", "32", "-s", "1"], work);
+        let fat_sectors = u32::from_le_bytes(peek(disk, 36, 4).try_into().unwrap());
+        patch(disk, (32 + u64::from(fat_sectors)) * 512 + 4000, &[9]);
+    }),
+    ("dirty", |disk, _| {
+        sparse(disk, 64 * MIB);
+        must(&["mkntfs", "-q", "-F", text(disk)]);
+        // Marks the volume for a check at the next start of Windows.
+        must(&["ntfsfix", text(disk)]);
+    }),
+    ("hibernat", |disk, _| {
+        sparse(disk, 64 * MIB);
+        must(&["mkntfs", "-q", "-F", text(disk)]);
+        let mount = Mount::ntfs(disk);
+        let mut bytes = vec![0; 8192];
+        bytes[..4].copy_from_slice(b"HIBR");
+        std::fs::write(mount.path().join("hiberfil.sys"), bytes).unwrap();
+    }),
+    ("hibernat", |disk, _| {
+        sparse(disk, 32 * MIB);
+        must(&["mkswap", text(disk)]);
+        patch(disk, 4096 - 10, b"S1SUSPEND\0");
+    }),
+    ("log", |disk, work| {
+        sparse(disk, 320 * MIB);
+        must(&["mkfs.btrfs", "-q", text(disk)]);
+        torn(disk, work, |mount| {
+            synced(&mount.join("file"), &[1; 10_000]);
+            // What is synced alone goes to the log tree.
+            synced(&mount.join("file"), &[2; 20_000]);
+        });
+    }),
+    ("device", |disk, work| {
+        let second = work.join("second");
+        sparse(disk, 200 * MIB);
+        sparse(&second, 200 * MIB);
+        must(&["mkfs.btrfs", "-q", text(disk), text(&second)]);
+    }),
+    ("LUKS", |disk, work| {
+        sparse(disk, 64 * MIB);
+        let key = work.join("key");
+        std::fs::write(&key, b"secret").unwrap();
+        must(&[
+            "cryptsetup",
+            "luksFormat",
+            "-q",
+            "--pbkdf-force-iterations=4",
+            "--pbkdf-memory=32",
+            text(disk),
+            text(&key),
+        ]);
+    }),
+    ("RAID", |disk, _| {
+        ext4(disk, &["-E", "offset=1048576"]);
+        // A member of an array, of version 1.2: its magic number, major version, and feature map.
+        patch(disk, 4096, &[0xfc, 0x4e, 0x2b, 0xa9, 1, 0, 0, 0]);
+        patch(disk, 4096 + 128, &[8]);
+    }),
+    ("ambiguous", |disk, _| {
+        ext4(disk, &[]);
+        patch(disk, 4096 - 10, b"SWAPSPACE2");
+        patch(disk, 1024 + 4, &[0; 0]);
+        patch(disk, 0, b"XFSB");
+    }),
+    ("hash", |disk, work| {
+        // The data, and the tree over it, behind one another.
+        let data = work.join("data");
+        ext4(&data, &[]);
+        must(&["cp", "--sparse=always", text(&data), text(disk)]);
+        let file = std::fs::OpenOptions::new().write(true).open(disk).unwrap();
+        file.set_len(72 * MIB).unwrap();
+        must(&[
+            "veritysetup",
+            "format",
+            "--data-blocks=16384",
+            "--hash-offset=67108864",
+            text(disk),
+            text(disk),
+        ]);
+    }),
+    ("read-only", |disk, work| {
+        let files = work.join("files");
+        std::fs::create_dir(&files).unwrap();
+        std::fs::write(files.join("file"), b"contents").unwrap();
+        must(&[
+            "xorriso",
+            "-as",
+            "mkisofs",
+            "-quiet",
+            "-o",
+            text(disk),
+            text(&files),
+        ]);
+        must(&["truncate", "-s", "4M", text(disk)]);
+    }),
+    ("nothing", |disk, _| {
+        std::fs::write(disk, Random(3).bytes(8 << 20)).unwrap();
+    }),
+];
+
+#[test]
+fn whatever_is_doubtful_is_kept_and_the_reason_is_said() {
+    let mut failures = Vec::new();
+    for (index, (words, make)) in REFUSALS.iter().enumerate() {
+        let work = tempfile::tempdir().unwrap();
+        let disk = work.path().join("disk.raw");
+        make(&disk, work.path());
+        let (report, after) = compressed(&disk, &["-f", "raw"], work.path());
+        let space = &report["free-space"];
+        let stopped = &space["stopped"]["reason"];
+        let reason = if stopped.is_string() {
+            stopped
+        } else {
+            &space["parts"][0]["kept"]["reason"]
+        };
+        let reason = reason.as_str().unwrap_or_default().to_owned();
+        if !reason.contains(words) || reason.contains('\n') {
+            failures.push(format!(
+                "{index}: '{words}' expected, said: {reason} {space}"
+            ));
+        }
+        if space["dropped"] != 0 {
+            failures.push(format!("{index} ({words}): {} dropped", space["dropped"]));
+        }
+        must(&["cmp", text(&disk), text(&after)]);
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn a_table_that_cannot_be_trusted_stops_everything() {
+    let work = tempfile::tempdir().unwrap();
+    let disk = work.path().join("disk.raw");
+    let file = work.path().join("part");
+    ext4(&file, &[]);
+    fill(Mount::new(&file, "nodiscard").path(), 1);
+    sparse(&disk, 80 * MIB);
+    must(&["sgdisk", "--clear", "--new=1:2048:133119", text(&disk)]);
+    crate::tools::place(&file, &disk, MIB);
+    let dropped = |disk: &Path| {
+        let (report, _) = compressed(disk, &[], work.path());
+        (report["free-space"]["dropped"].as_u64().unwrap(), report)
+    };
+    let (whole, _) = dropped(&disk);
+    assert!(whole > 20 * MIB);
+    // Its backup at the end still tells the same.
+    patch(&disk, 512 + 16, &[0xff; 4]);
+    let (one, report) = dropped(&disk);
+    assert_eq!(one, whole, "{report}");
+    assert!(
+        !report["free-space"]["table"]["notes"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    patch(&disk, 80 * MIB - 512 + 16, &[0xff; 4]);
+    let (none, report) = dropped(&disk);
+    assert_eq!(none, 0, "{report}");
+}
+
+#[test]
+fn a_state_of_a_running_machine_stops_everything() {
+    let work = tempfile::tempdir().unwrap();
+    let (disk, image) = (
+        work.path().join("disk.raw"),
+        work.path().join("image.qcow2"),
+    );
+    ext4(&disk, &[]);
+    must(&[
+        "qemu-img",
+        "convert",
+        "-O",
+        "qcow2",
+        text(&disk),
+        text(&image),
+    ]);
+    must(&["qemu-img", "snapshot", "-c", "plain", text(&image)]);
+    let plain = qimg([
+        "compress",
+        "--json",
+        "--dry-run",
+        "--drop-snapshots",
+        text(&image),
+    ]);
+    assert!(plain.json()["free-space"]["dropped"].as_u64().unwrap() > 0);
+    // The size of a machine's state, in the first record of the table (qcow2 specification, "Snapshots").
+    let table = u64::from_be_bytes(peek(&image, 64, 8).try_into().unwrap());
+    patch(&image, table + 32, &4096_u32.to_be_bytes());
+    patch(&image, table + 40, &4096_u64.to_be_bytes());
+    let running = qimg([
+        "compress",
+        "--json",
+        "--dry-run",
+        "--drop-snapshots",
+        text(&image),
+    ]);
+    let report: Value = running.json();
+    let reason = report["free-space"]["stopped"]["reason"].as_str().unwrap();
+    assert!(reason.contains("state of a running machine"), "{reason}");
+    assert_eq!(report["free-space"]["dropped"], 0);
+}
