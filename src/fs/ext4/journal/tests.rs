@@ -333,7 +333,9 @@ fn deleted_file(options: &str) -> Before {
     let volume = Volume::whole(&disk);
     let plain = Blocks::new(&volume, superblock.block_length());
     let groups = group::Group::read_block(&plain, &superblock, 0).unwrap();
-    let bitmaps = groups.iter().map(|group| group.block_bitmap);
+    let bitmaps = groups
+        .iter()
+        .flat_map(|group| [group.block_bitmap, group.inode_bitmap]);
     let list = bitmaps.chain([superblock.descriptor_block(0)]);
     let blocks = list.map(|block| {
         let file = image.directory.path().join(format!("block{block}"));
