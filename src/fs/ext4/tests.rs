@@ -21,6 +21,8 @@ use crate::store::ReadAt;
 #[derive(Clone)]
 pub(super) struct Disk {
     file: Arc<File>,
+    /// All of the file, when it is to be read often.
+    memory: Option<Arc<Vec<u8>>>,
     pub(super) size: u64,
     pub(super) patches: BTreeMap<u64, u8>,
 }
@@ -31,9 +33,15 @@ impl Disk {
         let size = file.metadata().unwrap().len();
         Self {
             file: Arc::new(file),
+            memory: None,
             size,
             patches: BTreeMap::new(),
         }
+    }
+
+    pub(super) fn in_memory(mut self) -> Self {
+        self.memory = Some(Arc::new(self.bytes(0..self.size)));
+        self
     }
 
     pub(super) fn bytes(&self, range: Range<u64>) -> Vec<u8> {
@@ -51,6 +59,13 @@ impl Disk {
         let bytes = self.bytes(1024..1024 + 0x3fc);
         let sum = checksum::crc32c(checksum::START, &bytes);
         self.patch(1024 + 0x3fc, &sum.to_le_bytes());
+    }
+
+    /// As [`Disk::seal`], if it has any.
+    pub(super) fn seal_if_summed(&mut self) {
+        if self.bytes(1024 + 0x64..1024 + 0x68)[1] & 4 != 0 {
+            self.seal();
+        }
     }
 
     pub(super) fn superblock(&self) -> Superblock {
@@ -103,7 +118,13 @@ impl Source for Disk {
 
 impl Reader for &Disk {
     fn read_at(&mut self, guest: u64, buf: &mut [u8]) -> crate::Result<()> {
-        self.file.read_exact_at(buf, guest).unwrap();
+        match &self.memory {
+            Some(bytes) => {
+                let at = usize::try_from(guest).unwrap();
+                buf.copy_from_slice(&bytes[at..at + buf.len()]);
+            }
+            None => self.file.read_exact_at(buf, guest).unwrap(),
+        }
         for (at, byte) in self.patches.range(guest..guest + buf.len() as u64) {
             buf[usize::try_from(at - guest).unwrap()] = *byte;
         }
