@@ -301,3 +301,6 @@ impl Superblock {
         usize::try_from(self.block_size).unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests;

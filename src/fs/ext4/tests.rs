@@ -21,6 +21,8 @@ use crate::store::ReadAt;
 #[derive(Clone)]
 pub(super) struct Disk {
     file: Arc<File>,
+    /// All of the file, when it is to be read often.
+    memory: Option<Arc<Vec<u8>>>,
     pub(super) size: u64,
     pub(super) patches: BTreeMap<u64, u8>,
 }
@@ -31,9 +33,15 @@ impl Disk {
         let size = file.metadata().unwrap().len();
         Self {
             file: Arc::new(file),
+            memory: None,
             size,
             patches: BTreeMap::new(),
         }
+    }
+
+    pub(super) fn in_memory(mut self) -> Self {
+        self.memory = Some(Arc::new(self.bytes(0..self.size)));
+        self
     }
 
     pub(super) fn bytes(&self, range: Range<u64>) -> Vec<u8> {
@@ -51,6 +59,13 @@ impl Disk {
         let bytes = self.bytes(1024..1024 + 0x3fc);
         let sum = checksum::crc32c(checksum::START, &bytes);
         self.patch(1024 + 0x3fc, &sum.to_le_bytes());
+    }
+
+    /// As [`Disk::seal`], if it has any.
+    pub(super) fn seal_if_summed(&mut self) {
+        if self.bytes(1024 + 0x64..1024 + 0x68)[1] & 4 != 0 {
+            self.seal();
+        }
     }
 
     pub(super) fn superblock(&self) -> Superblock {
@@ -103,7 +118,13 @@ impl Source for Disk {
 
 impl Reader for &Disk {
     fn read_at(&mut self, guest: u64, buf: &mut [u8]) -> crate::Result<()> {
-        self.file.read_exact_at(buf, guest).unwrap();
+        match &self.memory {
+            Some(bytes) => {
+                let at = usize::try_from(guest).unwrap();
+                buf.copy_from_slice(&bytes[at..at + buf.len()]);
+            }
+            None => self.file.read_exact_at(buf, guest).unwrap(),
+        }
         for (at, byte) in self.patches.range(guest..guest + buf.len() as u64) {
             buf[usize::try_from(at - guest).unwrap()] = *byte;
         }
@@ -284,25 +305,13 @@ pub(super) fn dumped(path: &Path) -> Vec<Range<u64>> {
     list
 }
 
-/// Writes zeros over these ranges of a file.
+/// Makes zeros of these ranges of a file.
 pub(super) fn zero(path: &Path, ranges: &[Range<u64>]) {
+    use rustix::fs::{FallocateFlags, fallocate};
     let file = OpenOptions::new().write(true).open(path).unwrap();
-    let zeros = vec![0; 1 << 20];
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     for range in ranges {
-        let mut at = range.start;
-        while at < range.end {
-            let length = (range.end - at).min(1 << 20);
-            // Holes stay holes: their bytes are zero already.
-            let mut there = vec![0; usize::try_from(length).unwrap()];
-            File::open(path)
-                .unwrap()
-                .read_exact_at(&mut there, at)
-                .unwrap();
-            if there.iter().any(|&byte| byte != 0) {
-                file.write_all_at(&zeros[..there.len()], at).unwrap();
-            }
-            at += length;
-        }
+        fallocate(&file, flags, range.start, range.end - range.start).unwrap();
     }
 }
 
@@ -429,11 +438,11 @@ const LAYOUTS: [(&str, &str); 44] = [
 fn every_layout_is_read_exactly() {
     for (n, (size, options)) in LAYOUTS.into_iter().enumerate() {
         let image = Image::make(size, options);
-        image.assert_exact();
-        if nightly() || n % 2 == 0 {
-            image.scatter_unmounted(60);
+        if nightly() || n % 3 == 0 {
             image.assert_exact();
         }
+        image.scatter_unmounted(60);
+        image.assert_exact();
     }
 }
 
@@ -444,7 +453,7 @@ fn what_the_kernel_wrote_is_read_exactly() {
         let large = ["65536", "16384", "8192 -O ^flex_bg", "casefold", "20G"];
         !large.iter().any(|part| options.contains(part))
     });
-    let step = if nightly() { 1 } else { 4 };
+    let step = if nightly() { 1 } else { 6 };
     for (size, options) in mountable.step_by(step) {
         let image = Image::make(size, options);
         let superblock = image.disk().superblock();
@@ -494,7 +503,6 @@ fn what_was_resized_is_read_exactly() {
             ["150M", "60M"],
         ),
         ("-t ext4 -b 1024 -E resize=100M", ["600M", "40M"]),
-        ("-t ext4 -b 4096 -O bigalloc -C 65536", ["1G", "300M"]),
     ] {
         let image = Image::make("80M", options);
         image.scatter_unmounted(40);
