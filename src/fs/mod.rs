@@ -10,6 +10,7 @@
 //! Knows volumes, not images, partitions or operations.
 
 mod btrfs;
+mod ntfs;
 pub mod probe;
 mod swap;
 pub mod tree;
