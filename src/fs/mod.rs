@@ -12,6 +12,7 @@
 mod btrfs;
 mod ext4;
 mod fat;
+mod ntfs;
 pub mod path;
 pub mod probe;
 mod swap;

@@ -1,12 +1,15 @@
 //! Disks of several parts: partition tables, swap, EFI system partitions, volume groups.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::program::qimg;
 use crate::sparsified::compressed;
-use crate::tools::{Mount, SECRET, fill, must, patch, peek, place, sparse, tells_secrets, tree};
+use crate::tools::{
+    Mount, SECRET, Thing, fill, must, patch, peek, place, sparse, tells_secrets, tree,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -44,7 +47,7 @@ pub fn fat(file: &Path, size: u64, options: &[&str], work: &Path) {
 }
 
 /// All files of a FAT filesystem.
-pub fn fat_tree(file: &Path) -> impl PartialEq + std::fmt::Debug {
+pub fn fat_tree(file: &Path) -> BTreeMap<PathBuf, Thing> {
     let out = tempfile::tempdir().unwrap();
     must(&[
         "mcopy",

@@ -11,7 +11,9 @@ mod signatures;
 pub(super) mod tests;
 
 use super::tree::Tree;
-use super::{FreeOptions, FreeSpace, Identity, Refusal, RefusalKind, btrfs, ext4, fat, swap, xfs};
+use super::{
+    FreeOptions, FreeSpace, Identity, Refusal, RefusalKind, btrfs, ext4, fat, ntfs, swap, xfs,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::free::FreeMapBuilder;
 use crate::volume::Volume;
@@ -60,6 +62,7 @@ const READERS: &[Reader] = &[
     Reader::new(xfs::identify, xfs::free_space)
         .with_files(|volume| Ok(Box::new(xfs::files::Files::open(volume)?))),
     Reader::new(btrfs::identify, btrfs::free_space),
+    Reader::new(ntfs::identify, ntfs::free_space).with_hibernation(ntfs::is_hibernated),
     Reader::new(swap::identify, swap::free_space).with_hibernation(swap::is_hibernated),
 ];
 
