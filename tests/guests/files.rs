@@ -174,7 +174,7 @@ fn fat_and_iso_trees_are_copied_out() {
         std::fs::read(out.join("EFI/Boot/BOOTX64.EFI"))
             .unwrap()
             .len(),
-        64 << 20 / 40
+        (64 << 20) / 40
     );
     assert_eq!(plain(tree(&out)).len(), 4);
     let _ = fat_tree(&disk);

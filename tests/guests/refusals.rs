@@ -84,7 +84,7 @@ const REFUSALS: &[(&str, Make)] = &[
         let bytes = peek(disk, 1024 + 0x50, 1);
         patch(disk, 1024 + 0x50, &[bytes[0] ^ 1]);
     }),
-    ("larger than", |disk, _| {
+    ("past the end", |disk, _| {
         ext4(disk, &[]);
         let file = std::fs::OpenOptions::new().write(true).open(disk).unwrap();
         file.set_len(63 * MIB).unwrap();
@@ -95,7 +95,7 @@ const REFUSALS: &[(&str, Make)] = &[
             synced(&mount.join("file"), b"contents");
         });
     }),
-    ("external log", |disk, work| {
+    ("another device", |disk, work| {
         let log = work.join("log");
         sparse(&log, 128 * MIB);
         let device = format!("logdev={},size=64m", text(&log));
@@ -106,7 +106,7 @@ const REFUSALS: &[(&str, Make)] = &[
         sparse(&device, 128 * MIB);
         xfs(disk, &["-r", &format!("rtdev={}", text(&device))]);
     }),
-    ("unmounted", |disk, work| {
+    ("marked as mounted", |disk, work| {
         fat(disk, 96 * MIB, &["-F", "32", "-s", "1"], work);
         patch(disk, 0x41, &[1]);
     }),
