@@ -11,7 +11,7 @@ mod mbr;
 mod type_bytes;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
