@@ -4,7 +4,7 @@
 //! words of status. Everything that is not known refuses: a volume, the free extents, or the group.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::label::Label;
@@ -83,6 +83,8 @@ struct Allocation<'t> {
     used: Vec<Range<u64>>,
     /// Volumes that are named by others, and what those are.
     named: HashMap<&'t str, &'static str>,
+    /// Those of them that a snapshot keeps its changes in, and is called by.
+    snapshots: HashSet<&'t str>,
     /// Why it is not known what is free.
     unknown: Option<String>,
 }
@@ -147,7 +149,8 @@ pub(super) fn read<'a>(
     let mut logical = Vec::new();
     for (name, section, mapped) in mapped {
         let status = section.words("status").ok_or_else(odd)?;
-        if !status.contains(&"VISIBLE") {
+        // A snapshot is shown for its origin's sake.
+        if !status.contains(&"VISIBLE") && !allocation.snapshots.contains(name) {
             continue;
         }
         let flags = section.words("flags").ok_or_else(odd)?;
@@ -318,6 +321,7 @@ fn refer<'t>(
     what: &'static str,
     allocation: &mut Allocation<'t>,
 ) {
+    allocation.snapshots.extend(segment.text("cow_store"));
     let values = segment
         .values()
         .filter(|(key, _)| !NO_REFERENCES.contains(key));

@@ -265,9 +265,9 @@ fn metadata_is_found_wherever_lvm_puts_it() {
     assert_eq!(physical.compare().volumes.len(), 1);
 
     // A ring so small that texts run over its end.
-    let physical = Physical::with_group(&["--metadatasize", "12K", "--dataalignment", "16K"]);
+    let physical = Physical::with_group(&["--metadatasize", "32K", "--dataalignment", "4K"]);
     let mut wrapped = 0;
-    for tag in 0..16 {
+    for tag in 0..20 {
         physical.lvm(&["vgchange", "--addtag", &format!("t{tag}"), "vg-0"]);
         let bytes = &physical.disk().0;
         let (size, offset) = (number(bytes, AREA + 32), number(bytes, AREA + 40));
@@ -604,9 +604,9 @@ fn no_sealed_change_is_a_panic() {
         }
     };
     let text = metadata(&sound).into_bytes();
+    let mut disk = sound.clone();
     for at in 0..text.len() {
         for change in [1, 2, 8, 0x10, 0x20, 0x80] {
-            let mut disk = sound.clone();
             let mut text = text.clone();
             text[at] ^= change;
             set_metadata(&mut disk, &text);
