@@ -89,6 +89,14 @@ pub fn compress(
     cancel: &AtomicBool,
     progress: &mut OnProgress<'_>,
 ) -> Result<Compressed> {
+    let source = request.source;
+    if request.destination.is_none() && source.format() == Format::Raw {
+        return Err(Error::refused(
+            "is a raw image; compressing it in place would change its format",
+            "name a destination for the qcow2 image",
+        )
+        .at_path(source.path()));
+    }
     run(request, cancel, progress, rewrite)
 }
 
@@ -184,13 +192,6 @@ fn refuse_losses(request: &CompressRequest<'_>) -> Result<()> {
         return Err(Error::refused(
             format!("has {bitmaps} persistent bitmap(s), which the new image would not have"),
             "drop them with --drop-bitmaps, or keep them with `qimg convert -c --bitmaps`",
-        )
-        .at_path(source.path()));
-    }
-    if request.destination.is_none() && source.format() == Format::Raw {
-        return Err(Error::refused(
-            "is a raw image; compressing it in place would change its format",
-            "name a destination for the qcow2 image",
         )
         .at_path(source.path()));
     }
