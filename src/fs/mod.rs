@@ -13,6 +13,11 @@
     not(any(test, fuzzing)),
     expect(dead_code, reason = "nothing joins the readers yet")
 )]
+mod ext4_files;
+#[cfg_attr(
+    not(any(test, fuzzing)),
+    expect(dead_code, reason = "nothing joins the readers yet")
+)]
 mod fat;
 pub mod path;
 pub mod tree;
