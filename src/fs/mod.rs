@@ -11,6 +11,7 @@
 
 mod btrfs;
 mod ext4;
+mod ext4_files;
 mod fat;
 mod ntfs;
 pub mod path;
