@@ -458,3 +458,90 @@ fn files_of_v4_are_those_of_the_prototype() {
         assert_eq!(of("p").1.kind, FileKind::Fifo);
     }
 }
+
+/// What a copy keeps of a file, and must have from the kernel's own view of it.
+fn kept(metadata: &fs::Metadata) -> impl PartialEq + std::fmt::Debug {
+    let directory = metadata.is_dir();
+    (
+        (metadata.file_type(), metadata.mode() & 0o777),
+        (metadata.mtime(), metadata.mtime_nsec()),
+        // Comparing reads directories.
+        (!directory).then(|| (metadata.atime(), metadata.atime_nsec())),
+        (!directory).then(|| (metadata.size(), metadata.nlink())),
+    )
+}
+
+/// Compares everything below `kernel` with its copy, its `contents` or all else; how many names that were.
+fn assert_copied(kernel: &Path, copy: &Path, contents: bool) -> usize {
+    let (expected, found) = (
+        fs::symlink_metadata(kernel).unwrap(),
+        fs::symlink_metadata(copy).unwrap(),
+    );
+    if !contents {
+        assert_eq!(kept(&found), kept(&expected), "{copy:?}");
+    }
+    let mut count = 1;
+    if expected.is_dir() {
+        let mut left = fs::read_dir(copy).unwrap().count();
+        for entry in fs::read_dir(kernel).unwrap() {
+            let entry = entry.unwrap();
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() || kind.is_file() || kind.is_symlink() {
+                count += assert_copied(&entry.path(), &copy.join(entry.file_name()), contents);
+                left -= 1;
+            }
+        }
+        assert_eq!(left, 0, "{copy:?}");
+    } else if expected.is_symlink() {
+        let target = fs::read_link(copy).unwrap();
+        assert_eq!(target, fs::read_link(kernel).unwrap());
+    } else {
+        // Of the host's file system nothing is asked but that holes take no room.
+        assert!(found.blocks() <= expected.blocks() + 16, "{copy:?}");
+        if contents && expected.size() < 64 << 20 {
+            assert!(
+                fs::read(copy).unwrap() == fs::read(kernel).unwrap(),
+                "{copy:?}"
+            );
+        }
+    }
+    count
+}
+
+#[test]
+fn a_copy_is_what_the_kernel_sees() {
+    use std::sync::atomic::AtomicBool;
+
+    use crate::extract::{ExtractRequest, extract};
+    use crate::store::Sync;
+
+    let image = Image::make("500m", "");
+    let mount = image.mount("");
+    populate(&mount.at, 1000);
+    mount.unmount();
+
+    let disk = image.disk();
+    let tree = Files::open(&Volume::whole(&disk)).unwrap();
+    let out = image.directory.path().join("out");
+    let request = ExtractRequest {
+        tree: &tree,
+        node: tree.root(),
+        metadata: tree.metadata(tree.root()).unwrap(),
+        destination: &out,
+        replace: false,
+        sync: Sync::None,
+    };
+    let done = extract(&request, &AtomicBool::new(false), &mut |_| {}).unwrap();
+    assert_eq!((done.special, done.skipped), (5, 0), "{done:?}");
+    assert_eq!(done.hard_links, 1);
+
+    let mount = image.mount("ro,noatime");
+    let count = assert_copied(&mount.at, &out, false);
+    // Afterwards, because reading one name of a file changes the times of them all.
+    assert_eq!(assert_copied(&mount.at, &out, true), count);
+    mount.unmount();
+    let copied = done.files + done.directories + done.symlinks + done.hard_links;
+    assert_eq!(count as u64, copied);
+    let inode = |name: &str| fs::metadata(out.join(name)).unwrap().ino();
+    assert_eq!(inode("plain"), inode("another name"));
+}
