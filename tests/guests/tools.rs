@@ -126,7 +126,15 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         let directory = self.path().to_str().unwrap().to_owned();
-        must(&["umount", &directory]);
+        // A child that another test is starting may hold the directory for a moment.
+        let tries = (0..50).any(|_| {
+            let done = run(&["umount", &directory]).status.success();
+            if !done {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+            done
+        });
+        assert!(tries, "{directory} cannot be unmounted");
         if let Some(device) = &self.device {
             must(&["losetup", "--detach", device]);
         }

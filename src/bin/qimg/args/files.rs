@@ -134,5 +134,6 @@ Examples:
 
 Exit codes:
   0    done
-  1    failed, or used wrongly; a single file is whole or absent
+  1    failed, used wrongly, or something could not be copied: it is named on stderr, and the rest is there; a single file
+       is whole or absent, and so is a directory, which is never merged into one that is there
   129, 130, 143   ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM";
