@@ -13,6 +13,9 @@ use crate::survey::{Layout, Place};
 /// Directories below /EFI that are looked into, and names in each.
 const MOST: usize = 256;
 
+/// Attribute of a GPT partition: a BIOS may start it (UEFI 2.10, 5.3.3, "Legacy BIOS Bootable").
+const LEGACY_BOOTABLE: u64 = 1 << 2;
+
 /// What firmware finds on a disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -79,31 +82,28 @@ fn bios(layout: &Layout<'_>) -> (bool, String) {
     let Ok(Some(code)) = partition::boot_code(&layout.disk) else {
         return none("no boot code in the first sector");
     };
-    if let Some(loader) = code.loader {
-        if layout.table.kind == TableKind::Gpt
-            && loader == "GRUB"
-            && !layout
-                .table
-                .partitions
-                .iter()
-                .any(|partition| partition.kind.is_bios_boot())
-        {
-            return (true, "GRUB, without a BIOS boot partition".to_owned());
-        }
-        return (true, loader.to_owned());
+    let partitions = &layout.table.partitions;
+    if !code.starts_active {
+        let loader = code.loader.unwrap_or("a filesystem's boot code");
+        let gpt = matches!(layout.table.kind, TableKind::Gpt | TableKind::Hybrid);
+        let embedded = partitions.iter().any(|part| part.kind.is_bios_boot());
+        return if gpt && loader == "GRUB" && !embedded {
+            (true, "GRUB, without a BIOS boot partition".to_owned())
+        } else {
+            (true, loader.to_owned())
+        };
     }
-    let active = layout
-        .table
-        .partitions
+    let loader = code.loader.unwrap_or("boot code");
+    let active = partitions
         .iter()
-        .find(|partition| partition.bootable);
+        .find(|part| part.bootable || part.attributes & LEGACY_BOOTABLE != 0);
     match (layout.table.kind, active) {
-        (TableKind::None, _) => (true, "boot code in the first sector".to_owned()),
-        (_, Some(partition)) => (
+        (TableKind::None, _) => (true, format!("{loader} in the first sector")),
+        (_, Some(part)) => (
             true,
-            format!("boot code that starts partition {}", partition.number),
+            format!("{loader} that starts partition {}", part.number),
         ),
-        (_, None) => none("boot code that finds no active partition"),
+        (_, None) => none(&format!("{loader} that finds no active partition")),
     }
 }
 

@@ -79,6 +79,7 @@ fn least_size(layout: &Layout<'_>, survey: &Survey) -> u64 {
 }
 
 fn last_end(layout: &Layout<'_>) -> u64 {
-    let ends = layout.table.partitions.iter().map(|part| part.range.end);
-    ends.max().unwrap_or(0)
+    let table = &layout.table;
+    let parts = table.partitions.iter().chain(&table.extended);
+    parts.map(|part| part.range.end).max().unwrap_or(0)
 }

@@ -46,6 +46,8 @@ pub enum Origin {
         group: String,
         /// Its own name.
         name: String,
+        /// Bytes that it shows.
+        size: u64,
         /// Why it cannot be read as one volume.
         unusable: Option<Cow<'static, str>>,
     },
@@ -161,6 +163,7 @@ fn push<'a>(
             origin: Origin::Logical {
                 group: group.name.clone(),
                 name: logical.name,
+                size: logical.size,
                 unusable: logical.unusable,
             },
         });

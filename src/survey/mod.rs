@@ -392,7 +392,10 @@ fn share_out(layout: &Layout<'_>, free: &FreeMap, parts: &mut [Part]) {
 
 fn describe(place: &Place<'_>, finding: &Finding) -> Part {
     let on_disk = place.volume.on_disk(0..place.volume.size()).next();
-    let logical = matches!(place.origin, Origin::Logical { .. });
+    let logical = match place.origin {
+        Origin::Logical { size, .. } => Some(size),
+        _ => None,
+    };
     let (free, kept, note) = match &finding.space {
         Ok(space) => (
             Some(space.free.total()),
@@ -403,8 +406,10 @@ fn describe(place: &Place<'_>, finding: &Finding) -> Part {
     };
     Part {
         name: place.name(),
-        start: on_disk.filter(|_| !logical).map(|range| range.start),
-        size: place.volume.size(),
+        start: on_disk
+            .filter(|_| logical.is_none())
+            .map(|range| range.start),
+        size: logical.unwrap_or_else(|| place.volume.size()),
         partition: place.partition().cloned(),
         identity: finding.identity.clone(),
         free,

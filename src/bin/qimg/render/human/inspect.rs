@@ -17,7 +17,7 @@ pub(crate) fn print(out: &mut dyn Write, path: &Path, inspection: &Inspection) -
         "{}: {}, {}",
         Escaped(&path.to_string_lossy()),
         ByteSize(survey.size),
-        parts::table_kind(survey.table.kind)
+        survey.table.kind
     )?;
     if let Some(uuid) = &survey.table.uuid {
         write!(out, " {}", Escaped(uuid))?;

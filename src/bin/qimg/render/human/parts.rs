@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 
 use qimg::error::Escaped;
-use qimg::partition::TableKind;
 use qimg::survey::{Part, Survey};
 use qimg::units::ByteSize;
 use serde::Serialize;
@@ -162,15 +161,5 @@ pub(crate) fn free_space(
             }
             reasons(out, survey)
         }
-    }
-}
-
-/// A word for the kind of a partition table.
-pub(crate) fn table_kind(kind: TableKind) -> &'static str {
-    match kind {
-        TableKind::None => "no partition table",
-        TableKind::Mbr => "MBR",
-        TableKind::Gpt => "GPT",
-        TableKind::Hybrid => "GPT with a hybrid MBR",
     }
 }
