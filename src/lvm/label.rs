@@ -78,8 +78,8 @@ impl Label {
                 data.len()
             )));
         };
-        let mut reserved = vec![0..LABEL_SECTORS * SECTOR];
-        reserved.extend(areas.iter().cloned());
+        let mut reserved = areas.clone();
+        reserved.push(0..LABEL_SECTORS * SECTOR);
         // `struct pv_header_extension`: version, flags, areas for boot loaders.
         if sector.le32(at) > 0 {
             at += 8;

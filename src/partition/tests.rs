@@ -610,6 +610,57 @@ fn no_changed_byte_moves_a_partition_of_a_gpt() {
     }
 }
 
+/// Gives a header, and so its entries, the checksums that they need.
+fn seal(disk: &mut Disk, header: usize) {
+    let bytes = disk.bytes();
+    let field = |at: usize, bytes: &[u8]| {
+        let field: [u8; 4] = bytes[header + at..][..4].try_into().unwrap();
+        u32::from_le_bytes(field) as usize
+    };
+    let start = field(72, bytes) * 512;
+    let length = field(80, bytes).saturating_mul(field(84, bytes));
+    if let Some(entries) = bytes.get(start..start.saturating_add(length)) {
+        let checksum = crc32fast::hash(entries);
+        bytes[header + 88..][..4].copy_from_slice(&checksum.to_le_bytes());
+    }
+    bytes[header + 16..][..4].fill(0);
+    let length = field(12, bytes);
+    if let Some(whole) = bytes.get(header..header.saturating_add(length)) {
+        let checksum = crc32fast::hash(whole);
+        bytes[header + 16..][..4].copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
+#[test]
+fn no_sealed_change_of_a_gpt_is_relied_upon() {
+    let small = Image::new(4 * MIB);
+    small.sgdisk(&["-n1:64:+1M", "-n2:0:0"]);
+    let sound = small.disk();
+    let table = sound.table();
+    let last = sound.0.len() - 512;
+    let restored = 64 * 512;
+    let mut disk = sound.clone();
+    for with_backup in [true, false] {
+        if !with_backup {
+            disk.bytes()[last] = 0;
+        }
+        for at in (512..512 + 92).chain(1024..1024 + 256) {
+            for change in [1, 2, 8, 0x10, 0x20, 0x80, 0xff] {
+                disk.bytes()[at] ^= change;
+                seal(&mut disk, 512);
+                let changed = disk.table();
+                let inside = |range: &Range<u64>| range.start < range.end && range.end <= 4 * MIB;
+                assert!(changed.partitions.iter().all(|part| inside(&part.range)));
+                if with_backup && changed.damaged.is_none() {
+                    // Where it ends is not told by what a partition is; nor is where the other copy is.
+                    assert_eq!(changed.partitions, table.partitions, "byte {at}");
+                }
+                disk.bytes()[512..restored].copy_from_slice(&sound.0[512..restored]);
+            }
+        }
+    }
+}
+
 #[test]
 fn no_changed_byte_of_an_mbr_is_a_panic() {
     let image = Image::sfdisk(
