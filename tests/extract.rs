@@ -793,7 +793,7 @@ fn directories_exchanged_meanwhile_lead_nowhere() {
 #[test]
 fn random_hostile_trees_stay_within() {
     let nightly = std::env::var_os("QIMG_NIGHTLY").is_some();
-    let rounds = if nightly { 20_000 } else { 300 };
+    let rounds = if nightly { 3_000 } else { 300 };
     for round in 0..rounds {
         let mut random = Random(round + 1);
         let mut pick = |most: usize| random.below(most);

@@ -286,6 +286,3 @@ fn stat(directory: BorrowedFd<'_>, name: impl rustix::path::Arg) -> rustix::io::
 fn identity(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }
-
-#[cfg(test)]
-mod tests;
