@@ -98,6 +98,7 @@ fn progress_comes_as_json_lines() {
         "--progress",
         "json",
         "compress",
+        "--exact",
         "--json",
         "sample.qcow2",
         &new,

@@ -5,6 +5,7 @@
 
 mod disks;
 mod files;
+#[expect(dead_code, reason = "the program's own tests need all of it")]
 #[path = "../cli/program.rs"]
 mod program;
 mod refusals;

@@ -275,7 +275,7 @@ mod tests {
         metadata.kind = FileKind::Directory;
         metadata.permissions = 0o1776;
         assert_eq!(mode(&metadata), "drwxrwxrwT");
-        metadata.permissions = 0o2070;
+        metadata.permissions = 0o2060;
         assert_eq!(mode(&metadata), "d---rwS---");
     }
 }
