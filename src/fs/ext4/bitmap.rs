@@ -72,7 +72,7 @@ fn enter_unwritten(
     let mut free = 0;
     let mut at = 0;
     let own = group.own_clusters(superblock);
-    for used in own.into_iter().chain([clusters..clusters]) {
+    for used in own.into_iter().chain(std::iter::once(clusters..clusters)) {
         if at < used.start {
             free += used.start - at;
             map.free(bytes(superblock, group, at..used.start));
