@@ -239,7 +239,7 @@ fn a_crash_leaves_what_the_journal_tells() {
         ),
         (
             "96M",
-            "-t ext3 -b 4096 -J size=4",
+            "-t ext4 -b 4096 -O ^metadata_csum -J size=4",
             "journal_async_commit,data=writeback",
             50_000,
         ),
@@ -257,7 +257,7 @@ fn a_crash_leaves_what_the_journal_tells() {
         ),
         (
             "64M",
-            "-t ext4 -b 1024 -O inline_data,quota -J size=1",
+            "-t ext4 -b 1024 -O inline_data -J size=1",
             "journal_async_commit,data=writeback",
             20_000,
         ),
