@@ -72,7 +72,7 @@ fn enter_unwritten(
     let mut free = 0;
     let mut at = 0;
     let own = group.own_clusters(superblock);
-    for used in own.into_iter().chain([clusters..clusters]) {
+    for used in own.into_iter().chain(std::iter::once(clusters..clusters)) {
         if at < used.start {
             free += used.start - at;
             map.free(bytes(superblock, group, at..used.start));
@@ -100,14 +100,18 @@ fn enter_run(
             return Err(damaged("its block bitmap fails its checksum"));
         }
         let own = group.own_clusters(superblock);
-        if own.into_iter().flatten().any(|bit| is_free(bitmap, bit)) {
-            return Err(damaged("its block bitmap says that its metadata is free"));
-        }
+        let mut overlaps = false;
         let mut free = 0;
         each_free_run(bitmap, superblock.clusters_in(group.number), |run| {
             free += run.end - run.start;
+            overlaps |= own
+                .iter()
+                .any(|own| own.start < run.end && run.start < own.end);
             map.free(bytes(superblock, group, run));
         });
+        if overlaps {
+            return Err(damaged("its block bitmap says that its metadata is free"));
+        }
         require_count(group, free)?;
     }
     Ok(())
@@ -133,14 +137,9 @@ fn bytes(superblock: &Superblock, group: &Group, clusters: Range<u64>) -> Range<
     superblock.bytes(block(clusters.start)..block(clusters.end))
 }
 
-fn is_free(bitmap: &[u8], bit: u64) -> bool {
-    let byte = usize::try_from(bit / 8).ok().and_then(|at| bitmap.get(at));
-    byte.is_some_and(|byte| byte >> (bit % 8) & 1 == 0)
-}
-
 /// Calls `found` with each run of clear bits among the first `bits`.
 fn each_free_run(bitmap: &[u8], bits: u64, mut found: impl FnMut(Range<u64>)) {
-    // The runs that ended, and where the open one began.
+    // Where the run began that has not ended yet.
     let mut open = None;
     let mut at = 0_u64;
     for word in bitmap.as_chunks::<8>().0 {
@@ -183,6 +182,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn is_free(bitmap: &[u8], bit: u64) -> bool {
+        bitmap[usize::try_from(bit / 8).unwrap()] >> (bit % 8) & 1 == 0
+    }
 
     proptest! {
         #[test]

@@ -85,3 +85,30 @@ impl<'a, 'v> Blocks<'a, 'v> {
         Ok(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Image;
+    use super::*;
+
+    #[test]
+    fn a_newer_copy_stands_for_its_block_and_has_its_first_bytes_back() {
+        let mut disk = Image::make("2M", "-t ext2 -b 1024").disk();
+        disk.patch(100 << 10, &[1, 2, 3, 4, 5, 6]);
+        disk.patch(101 << 10, &[7]);
+        let volume = Volume::whole(&disk);
+        let copy = |escaped| Copy {
+            at: 100 << 10,
+            escaped,
+        };
+        let newer = BTreeMap::from([(501, copy(true)), (502, copy(false)), (503, copy(true))]);
+        let blocks = Blocks::replayed(&volume, 1024, newer);
+        let read = blocks.read(500, 3).unwrap();
+        assert_eq!(read.len(), 3 << 10);
+        assert!(read.iter().take(1024).all(|&byte| byte == 0));
+        assert_eq!(read[1024..1030], [0xc0, 0x3b, 0x39, 0x98, 5, 6]);
+        assert_eq!(read[2048..2054], [1, 2, 3, 4, 5, 6]);
+        assert_eq!(blocks.read(101, 1).unwrap()[0], 7);
+        assert!(blocks.read(2048, 1).is_err() && blocks.read(u64::MAX, 2).is_err());
+    }
+}

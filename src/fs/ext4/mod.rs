@@ -42,10 +42,6 @@ pub(super) fn free_space(volume: &Volume<'_>, options: &FreeOptions) -> Result<F
     let mut superblock = Superblock::parse(&first, volume.size())?;
     superblock.require_valid_state()?;
     let mut blocks = Blocks::new(volume, superblock.block_length());
-    // What lies in the list or file of orphans is about to be deleted and still in use.
-    if superblock.features.orphans() && !options.replay_journal {
-        return Err(unclean("ext4 has files that were deleted while open"));
-    }
     let recover = superblock.features.needs_recovery();
     if recover {
         if !options.replay_journal {
@@ -59,6 +55,10 @@ pub(super) fn free_space(volume: &Volume<'_>, options: &FreeOptions) -> Result<F
         }
     } else if superblock.features.has_journal() {
         journal::require_empty(&blocks, &superblock)?;
+    }
+    // What is about to be deleted is still in use.
+    if superblock.features.orphans() && !options.replay_journal {
+        return Err(unclean("ext4 has files that were deleted while open"));
     }
 
     let mut map = FreeMapBuilder::new();

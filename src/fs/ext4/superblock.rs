@@ -18,8 +18,9 @@ const MAGIC: u16 = 0xef53;
 const MOST_LOG_BLOCK_SIZE: u32 = 6;
 /// `EXT4_MAX_CLUSTER_LOG_SIZE` less 10.
 const MOST_LOG_CLUSTER_SIZE: u32 = 20;
-/// Enough for 256 TiB in groups of 128 MiB; bounds time and memory.
+/// Groups that are read at most, and bytes of their bitmaps: enough for 256 TiB in blocks of 4 KiB.
 const MOST_GROUPS: u64 = 1 << 21;
+const MOST_BITMAPS: u64 = 8 << 30;
 
 /// `s_state`.
 const STATE_VALID: u16 = 1;
@@ -251,7 +252,7 @@ impl Superblock {
                 self.blocks
             )));
         }
-        if self.groups > MOST_GROUPS {
+        if self.groups > MOST_GROUPS || self.groups * self.block_size > MOST_BITMAPS {
             return Err(Refusal::unsupported(format!(
                 "ext4 of {} groups, more than are read here",
                 self.groups

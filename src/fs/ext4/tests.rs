@@ -438,11 +438,15 @@ const LAYOUTS: [(&str, &str); 44] = [
 fn every_layout_is_read_exactly() {
     for (n, (size, options)) in LAYOUTS.into_iter().enumerate() {
         let image = Image::make(size, options);
-        if nightly() || n % 3 == 0 {
+        // debugfs does not keep quotas.
+        let quota = options.contains("quota");
+        if nightly() || n % 2 == 0 || quota {
             image.assert_exact();
         }
-        image.scatter_unmounted(60);
-        image.assert_exact();
+        if !quota && (nightly() || n % 2 == 1) {
+            image.scatter_unmounted(60);
+            image.assert_exact();
+        }
     }
 }
 
@@ -513,17 +517,6 @@ fn what_was_resized_is_read_exactly() {
             image.assert_exact();
         }
     }
-    let image = Image::make("80M", "-t ext4 -b 1024 -E resize=100M");
-    must("truncate", &["-s", "3G", image.name()]);
-    let mount = image.mount("");
-    let device = must("findmnt", &["-no", "SOURCE", mount.at.to_str().unwrap()]);
-    for size in ["90M", "1100M"] {
-        must("resize2fs", &[device.trim(), size]);
-        mount.scatter_once(size);
-    }
-    mount.unmount();
-    assert!(image.disk().superblock().groups > 130);
-    image.assert_exact();
 }
 
 impl Mount {

@@ -20,8 +20,9 @@ const TYPE_DESCRIPTOR: u32 = 1;
 const TYPE_COMMIT: u32 = 2;
 const TYPE_REVOKE: u32 = 5;
 
-/// Different blocks that are kept track of at most: 8 GiB of blocks of 4 KiB, in less than 100 MiB.
+/// Different blocks that are kept track of at most, in less than 100 MiB, and bytes of the log that are passed.
 const MOST_COPIES: usize = 1 << 21;
+const MOST_BYTES: u64 = 8 << 30;
 /// Bytes of the log that are read at once.
 const READ_AT_ONCE: usize = 1 << 18;
 
@@ -180,6 +181,9 @@ impl Log<'_, '_, '_> {
         if self.walked > self.header.end - self.header.first {
             return Err(damaged("it runs into itself"));
         }
+        if self.walked * self.blocks.block_length() as u64 > MOST_BYTES {
+            return Err(too_much());
+        }
         self.at += count;
         if self.at >= self.header.end {
             self.at -= self.header.end - self.header.first;
@@ -213,15 +217,17 @@ impl Copies {
             self.newest.insert(block, (sequence, copy));
         }
         if self.newest.len() > MOST_COPIES {
-            return Err(Refusal::unsupported(
-                "ext4 journal holds more blocks than are replayed here",
-            ));
+            return Err(too_much());
         }
         let places = transaction.revocations.into_iter();
         self.revocations
             .extend(places.map(|place| (place, sequence)));
         Ok(())
     }
+}
+
+fn too_much() -> Refusal {
+    Refusal::unsupported("ext4 journal holds more blocks than are replayed here")
 }
 
 fn outside() -> Refusal {

@@ -254,12 +254,11 @@ fn damage_never_frees_what_is_in_use() {
         assert!(!truth.is_empty());
         let mut still = 0_u32;
         let mut judge = |disk: &Disk, what: &str| {
-            for result in [disk.free_space(), disk.replayed()] {
-                if let Ok(space) = result {
-                    still += 1;
-                    for range in space.free.ranges() {
-                        assert!(truth.covers(range.clone()), "{options}: {what}: {range:?}");
-                    }
+            let results = [disk.free_space(), disk.replayed()];
+            for space in results.into_iter().flatten() {
+                still += 1;
+                for range in space.free.ranges() {
+                    assert!(truth.covers(range.clone()), "{options}: {what}: {range:?}");
                 }
             }
         };
