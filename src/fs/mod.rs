@@ -19,6 +19,11 @@ mod ext4_files;
     expect(dead_code, reason = "nothing joins the readers yet")
 )]
 mod fat;
+#[cfg_attr(
+    not(any(test, fuzzing)),
+    expect(dead_code, reason = "nothing joins the readers yet")
+)]
+mod iso9660;
 pub mod path;
 pub mod tree;
 #[cfg_attr(

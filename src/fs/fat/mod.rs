@@ -7,7 +7,7 @@
 //! exFAT and NTFS begin with a sector of the same shape and are other formats: they are not taken for FAT.
 
 mod boot;
-mod files;
+pub(super) mod files;
 mod names;
 mod table;
 
@@ -21,7 +21,7 @@ use crate::volume::Volume;
 use boot::{Boot, Kind};
 use table::Entry;
 
-pub(super) use files::Files;
+use files::Files;
 
 /// What the boot sector and the root directory say of it; `None` when there is no sound boot sector.
 ///
