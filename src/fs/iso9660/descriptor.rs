@@ -85,10 +85,13 @@ pub(super) fn identify(volume: &Volume<'_>) -> Result<Option<Identity>> {
     };
     let fields = Fields(&found.primary);
     let label = text(fields.slice(40, 32));
-    // As blkid: Joliet's when it is the same but for what the other may not hold.
+    // As blkid: Joliet's where it is the same but for what the other may not hold; that is the longer one.
     let joliet = found.joliet_label.map(|label| wide(&label));
     let label = match joliet {
-        Some(joliet) if !joliet.is_empty() && is_shortened(&label, &joliet) => joliet,
+        Some(joliet) if !joliet.is_empty() && is_shortened(&label, &joliet) => {
+            let rest = label.chars().skip(joliet.chars().count());
+            joliet.chars().chain(rest).collect()
+        }
         _ => label,
     };
     let uuid = [830, 813].iter().find_map(|at| uuid(fields.array(*at)));

@@ -59,7 +59,6 @@ fn populate(at: &Path) {
         ("l2", "/absolute/./path/../x".to_owned()),
         ("l3", "../..".to_owned()),
         ("l4", "x".repeat(200)),
-        ("l5", "component/".repeat(90) + "end"),
         ("l6", "/".to_owned()),
         ("l7", ".".to_owned()),
     ] {
@@ -133,6 +132,10 @@ fn rock_ridge_holds_what_was_put_in() {
     fs::create_dir(&at).unwrap();
     populate(&at);
     for tool in TOOLS {
+        if tool[0] == "xorriso" {
+            // genisoimage does not come to an end with it.
+            symlink("component/".repeat(90) + "end", at.join("l5")).unwrap();
+        }
         for options in ["-R", "-R -J -joliet-long", "-R -V label"] {
             let path = make(sources.path(), tool, options, &at);
             let disk = disk(&path);
@@ -157,7 +160,12 @@ fn joliet_and_plain_names_are_as_linux_shows_them() {
         expected.insert(format!("/Sub directory/{name}"), bytes);
     }
     for tool in TOOLS {
-        let path = make(sources.path(), tool, "-J", &at);
+        let options = if tool[0] == "xorriso" {
+            "--norock -J"
+        } else {
+            "-J"
+        };
+        let path = make(sources.path(), tool, options, &at);
         let disk = disk(&path);
         let tree = Files::open(&Volume::whole(&disk)).unwrap();
         let found = walk(&tree, tree.root());
@@ -292,9 +300,12 @@ fn fields_that_go_on_in_a_circle_end() {
     let at = sources.path().join("root");
     fs::create_dir(&at).unwrap();
     symlink("component/".repeat(90), at.join("link")).unwrap();
-    let path = make(sources.path(), TOOLS[0], "-R", &at);
+    let path = make(sources.path(), TOOLS[1], "-R", &at);
     let mut bytes = fs::read(&path).unwrap();
-    let place = bytes.windows(2).rposition(|name| name == b"CE").unwrap();
+    let place = bytes
+        .windows(4)
+        .rposition(|name| name == b"CE\x1c\x01")
+        .unwrap();
     // Where it lies itself.
     let (block, offset) = (place / 2048, place % 2048);
     bytes[place + 4..place + 8].copy_from_slice(&u32::try_from(block).unwrap().to_le_bytes());
