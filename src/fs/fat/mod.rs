@@ -21,7 +21,7 @@ use crate::volume::Volume;
 use boot::{Boot, Kind};
 use table::Entry;
 
-pub(super) use files::Files;
+use files::Files;
 
 /// What the boot sector and the root directory say of it; `None` when there is no sound boot sector.
 ///
