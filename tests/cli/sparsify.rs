@@ -48,7 +48,10 @@ fn people_are_told_in_two_lines() {
     assert!(lines[0].ends_with(" (nothing was written)"), "{text}");
     assert!(lines[1].starts_with("dropped: 0 B free, "), "{text}");
     // What a dry run adds is a table of the parts.
-    assert!(lines[3].starts_with("PART ") && lines[4].starts_with("disk "), "{text}");
+    assert!(
+        lines[3].starts_with("PART ") && lines[4].starts_with("disk "),
+        "{text}"
+    );
     let text = qimg(["sparsify", &image]).well();
     assert_eq!(text.lines().count(), 2, "{text}");
     assert_eq!(qimg(["sparsify", "-q", &image]).well(), "");

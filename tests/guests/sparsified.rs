@@ -189,7 +189,11 @@ fn files_stay_and_what_was_deleted_goes() {
             case.name
         );
         // Small files lie in btrfs' own trees.
-        assert!(case.name == "btrfs" || !tells_secrets(&after), "{}", case.name);
+        assert!(
+            case.name == "btrfs" || !tells_secrets(&after),
+            "{}",
+            case.name
+        );
 
         let exact = compressed(&disk, &["--exact"], work.path()).1;
         let same = ["cmp", disk.to_str().unwrap(), exact.to_str().unwrap()];

@@ -12,8 +12,8 @@ pub(super) mod tests;
 
 use super::tree::Tree;
 use super::{
-    FreeOptions, FreeSpace, Identity, Refusal, RefusalKind, btrfs, ext4, ext4_files, fat, ntfs,
-    swap, xfs,
+    FreeOptions, FreeSpace, Identity, Refusal, RefusalKind, btrfs, ext4, ext4_files, fat, iso9660,
+    ntfs, swap, xfs,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::free::FreeMapBuilder;
@@ -63,6 +63,8 @@ const READERS: &[Reader] = &[
         .with_files(|volume| Ok(Box::new(fat::files::Files::open(volume)?))),
     Reader::new(xfs::identify, xfs::free_space)
         .with_files(|volume| Ok(Box::new(xfs::files::Files::open(volume)?))),
+    Reader::new(iso9660::identify, iso9660::free_space)
+        .with_files(|volume| Ok(Box::new(iso9660::files::Files::open(volume)?))),
     Reader::new(btrfs::identify, btrfs::free_space),
     Reader::new(ntfs::identify, ntfs::free_space).with_hibernation(ntfs::is_hibernated),
     Reader::new(swap::identify, swap::free_space).with_hibernation(swap::is_hibernated),
