@@ -300,13 +300,16 @@ impl<'g> Listed<'g> {
                 // mkfs.btrfs leaves what it knew of chunks that it took away again.
                 self.gone = !is_next;
                 if self.gone {
-                    let touches = |group: &Group| {
-                        start < group.chunk.logical + group.chunk.length
-                            && group.chunk.logical < end
-                    };
-                    return match self.groups.iter().any(touches) {
-                        true => Err(Self::contradiction()),
-                        false => Ok(()),
+                    let before = self
+                        .groups
+                        .partition_point(|group| group.chunk.logical < end);
+                    let last = before.checked_sub(1).and_then(|n| self.groups.get(n));
+                    let touches =
+                        last.is_some_and(|last| start < last.chunk.logical + last.chunk.length);
+                    return if touches {
+                        Err(Self::contradiction())
+                    } else {
+                        Ok(())
                     };
                 }
                 self.next += 1;
