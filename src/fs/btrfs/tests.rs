@@ -181,6 +181,20 @@ fn nothing_that_happens_to_a_filesystem_frees_what_is_in_use() {
     assert!(bitmaps);
 }
 
+/// A guest that was cut off after fsync(2): the log has what the trees do not.
+#[test]
+fn a_log_that_was_not_replayed_is_not_looked_over() {
+    let image = Image::make("120M", "mkfs.btrfs -q disk 2>&1");
+    step(
+        &image,
+        "in_mount rw '
+        echo 1 >f; sync; head -c 100000 /dev/urandom | dd of=f conv=fsync; cp ../disk ../cut'",
+    );
+    let cut = Disk::open(&image.directory.path().join("cut"));
+    assert_eq!(free_of(&cut).unwrap_err().kind, RefusalKind::Dirty);
+    assert!(free_of(&image.disk()).is_ok());
+}
+
 fn patched(image: &Image, at: usize, bytes: &[u8]) -> Disk {
     let mut disk = image.disk();
     disk.put(65536 + at, bytes);
