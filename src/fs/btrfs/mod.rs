@@ -1,13 +1,14 @@
-//! btrfs on one device: what it is, and which of its device no chunk was made of.
+//! btrfs on one device: what it is, and which of its device is free.
 //!
-//! A filesystem cuts its device into chunks, and keeps data and trees in those. What lies in no chunk is free beyond
-//! doubt: the device tree lists every piece that is taken, the chunk tree maps them, and both are compared. What is
-//! free inside of chunks is not read.
+//! A filesystem cuts its device into chunks, and keeps data and trees in those, once or twice. What lies in no chunk is
+//! free: the device tree lists every piece that is taken, the chunk tree maps them, and both are compared. What lies in
+//! chunks is free when the extent tree and the free space tree say so with one voice; without the latter it is kept.
 //!
 //! Nothing is ever written over in place: the superblock names a consistent state, whatever happened after it. Only
 //! the log of fsync(2) may know more, so it has to be empty.
 
 mod chunks;
+mod groups;
 mod superblock;
 mod tree;
 
@@ -46,7 +47,7 @@ pub(super) fn identify(volume: &Volume<'_>) -> crate::Result<Option<Identity>> {
     superblock::identify(volume)
 }
 
-/// What belongs to no chunk.
+/// What belongs to no chunk, and what is free in each.
 ///
 /// # Errors
 /// More than one device; a log that was not replayed; features that are not known; whatever contradicts itself.
@@ -57,16 +58,34 @@ pub(super) fn free_space(volume: &Volume<'_>, _: &FreeOptions) -> Result<FreeSpa
     let extents = device_extents(volume, &superblock, &chunks)?;
 
     let mut map = FreeMapBuilder::new();
-    map.free(RESERVED.min(superblock.device_bytes)..superblock.device_bytes);
+    map.used(0..RESERVED);
     for copy in superblock::COPIES {
         map.used(copy..copy + COPY);
     }
+    let mut at = 0;
     for stripe in &extents {
-        map.used(stripe.bytes());
+        map.free(at..stripe.physical);
+        at = stripe.bytes().end;
+    }
+    map.free(at..superblock.device_bytes);
+    if !superblock.has_free_space_tree() {
+        return Ok(FreeSpace {
+            free: map.build(),
+            note: Some("no free space tree: free space inside of its chunks is kept".into()),
+        });
+    }
+    for group in groups::free(volume, &superblock, &chunks)? {
+        for stripe in group.chunk.on_device() {
+            // Both are inside of the chunk, and that is inside of the device.
+            let place = |logical: u64| stripe.physical + (logical - stripe.logical);
+            for free in &group.free {
+                map.free(place(free.start)..place(free.end));
+            }
+        }
     }
     Ok(FreeSpace {
         free: map.build(),
-        note: Some("free space inside of its chunks is kept".into()),
+        note: None,
     })
 }
 

@@ -23,6 +23,9 @@ const KNOWN_INCOMPAT: u64 = 0b0111_0111_1111 | 1 << 16;
 const INCOMPAT_METADATA_UUID: u64 = 1 << 10;
 /// Free space tree, its validity, verity, block group tree.
 const KNOWN_RO_COMPAT: u64 = 0b1111;
+/// Both bits of the free space tree.
+const RO_COMPAT_FREE_SPACE: u64 = 0b11;
+const RO_COMPAT_BLOCK_GROUP_TREE: u64 = 1 << 3;
 /// `BTRFS_HEADER_FLAG_WRITTEN`; all others tell of errors, seeds, dumps and changes under way.
 const FLAG_WRITTEN: u64 = 1;
 
@@ -53,6 +56,8 @@ pub(super) struct Superblock {
     pub(super) device_uuid: [u8; 16],
     pub(super) device_bytes: u64,
     pub(super) device_used: u64,
+    /// Bytes of all extents.
+    pub(super) used: u64,
     pub(super) system_chunks: Vec<u8>,
     flags: u64,
     incompat: u64,
@@ -141,6 +146,7 @@ impl Superblock {
             device_uuid: fields.array(0xc9 + 66),
             device_bytes: fields.le64(0xc9 + 8),
             device_used: fields.le64(0xc9 + 16),
+            used: fields.le64(0x78),
             system_chunks: fields.slice(0x32b, array.min(SYSTEM_CHUNKS)).to_vec(),
             flags: fields.le64(0x38),
             incompat,
@@ -167,6 +173,16 @@ impl Superblock {
             )));
         }
         Ok(superblock)
+    }
+
+    /// Whether there is a free space tree, kept up to date.
+    pub(super) fn has_free_space_tree(&self) -> bool {
+        self.ro_compat & RO_COMPAT_FREE_SPACE == RO_COMPAT_FREE_SPACE
+    }
+
+    /// Whether block groups have a tree of their own.
+    pub(super) fn has_block_group_tree(&self) -> bool {
+        self.ro_compat & RO_COMPAT_BLOCK_GROUP_TREE != 0
     }
 
     /// Refuses what a writer would have to know about, and states that are not the last word.

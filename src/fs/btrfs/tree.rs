@@ -54,7 +54,7 @@ pub(super) struct Item<'a> {
 /// Gets items one by one.
 type EachItem<'a> = &'a mut dyn FnMut(Item<'_>) -> Result<(), Refusal>;
 
-/// Calls `each` with all items of a tree, in the order of their keys.
+/// Calls `each` with all items of a tree, in the order of their keys; where the tree's blocks lie, in logical addresses.
 ///
 /// Ends, whatever the pointers: keys rise from leaf to leaf, so no block is seen twice.
 pub(super) fn walk(
@@ -63,7 +63,7 @@ pub(super) fn walk(
     chunks: &ChunkMap,
     root: &Root,
     each: EachItem<'_>,
-) -> Result<(), Refusal> {
+) -> Result<Vec<u64>, Refusal> {
     if root.level >= LEVELS {
         return Err(Refusal::damaged(format!(
             "btrfs tree {} has too many levels",
@@ -76,8 +76,10 @@ pub(super) fn walk(
         chunks,
         owner: root.owner,
         last: None,
+        blocks: Vec::new(),
     };
-    walk.block(root.at, root.generation, root.level, None, each)
+    walk.block(root.at, root.generation, root.level, None, each)?;
+    Ok(walk.blocks)
 }
 
 struct Walk<'w, 'a> {
@@ -87,6 +89,7 @@ struct Walk<'w, 'a> {
     owner: u64,
     /// The key of the last item.
     last: Option<Key>,
+    blocks: Vec<u64>,
 }
 
 impl Walk<'_, '_> {
@@ -130,6 +133,7 @@ impl Walk<'_, '_> {
         each: EachItem<'_>,
     ) -> Result<(), Refusal> {
         let bytes = self.read(at, generation, level)?;
+        self.blocks.push(at);
         let fields = Fields(&bytes);
         let count = usize::try_from(fields.le32(0x60)).unwrap_or(usize::MAX);
         let record = if level == 0 { ITEM } else { POINTER };

@@ -8,6 +8,8 @@ use crate::fs::Refusal;
 use crate::volume::Volume;
 
 const SECTOR: usize = 512;
+/// What Windows can count; also what bounds the length of the bitmap.
+const MOST_CLUSTERS: u64 = u32::MAX as u64;
 const MAGIC: &[u8; 8] = b"NTFS    ";
 
 /// Geometry, every number of it possible; whether it fits in the volume is another matter.
@@ -61,9 +63,7 @@ impl Boot {
         let clusters = sectors / (cluster_size / sector_size);
         let (mft, mirror) = (fields.le64(48), fields.le64(56));
         let inside = |cluster: u64| cluster > 0 && cluster < clusters;
-        // All bytes of the filesystem can be counted.
-        let countable = sectors < u64::MAX / 2 / sector_size;
-        (inside(mft) && inside(mirror) && countable).then(|| Self {
+        (inside(mft) && inside(mirror) && clusters <= MOST_CLUSTERS).then(|| Self {
             sector_size,
             cluster_size,
             sectors,

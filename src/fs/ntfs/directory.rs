@@ -20,6 +20,8 @@ const LAST: u16 = 2;
 const FILE: &str = "hiberfil.sys";
 /// What is looked at of it.
 const HEADER: usize = 4096;
+/// Bytes of the root directory's index that are looked through at most.
+const MOST_INDEX: u64 = 64 << 20;
 /// A reference's low bits are the record's number, the rest counts how often it was used.
 const NUMBER: u64 = (1 << 48) - 1;
 
@@ -76,6 +78,9 @@ fn find_file(table: &Table<'_, '_>) -> Result<Option<u64>, Refusal> {
     let size = Fields(root).le32(8);
     if !size.is_power_of_two() || !(512..=65536).contains(&size) {
         return Err(damaged());
+    }
+    if blocks.initialized() > MOST_INDEX {
+        return Err(Refusal::unsupported("ntfs root directory is too large"));
     }
     let mut block = vec![0; usize::try_from(size).unwrap_or(0)];
     for n in 0..blocks.initialized() / u64::from(size) {

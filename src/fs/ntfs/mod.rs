@@ -41,6 +41,9 @@ const DATA: u32 = 0x80;
 /// `VOLUME_MODIFIED_BY_CHKDSK`: the one flag of a volume that says nothing of its state.
 const MODIFIED_BY_CHKDSK: u16 = 0x8000;
 
+/// Bytes of the table that are looked through at most: sixteen million files.
+const MOST_RECORDS: u64 = 16 << 30;
+
 /// How many records both the table and its mirror have.
 const MIRRORED: u64 = 4;
 
@@ -218,6 +221,9 @@ impl<'v, 'a> Table<'v, 'a> {
     /// Refuses a map in which clusters of any file are free.
     fn require_in_use(&self, free: &FreeMap) -> Result<(), Refusal> {
         let size = self.boot.record_size as u64;
+        if self.data.initialized() > MOST_RECORDS {
+            return Err(Refusal::unsupported("ntfs $MFT is too large"));
+        }
         let records = self.data.initialized() / size;
         let at_once = (1 << 20) / size;
         let mut bytes = Vec::new();

@@ -244,18 +244,24 @@ fn space(
     Ok(space)
 }
 
-/// The files of the one filesystem in `volume`; `None` when there is none, more than one, or no reader for it.
+/// The files of the filesystem in `volume`; `None` when none has a reader, or more than one.
+///
+/// Signatures of filesystems without a reader do not matter: disc images have more than one on purpose.
 ///
 /// # Errors
 /// The filesystem has a reader, and cannot be read; whatever the image fails with.
 pub fn open_tree<'a>(volume: &Volume<'a>) -> Result<Option<Box<dyn Tree + 'a>>> {
     let found = find(volume)?;
+    let readers: Vec<_> = found
+        .iter()
+        .filter(|found| !matches!(found.by, By::Signature(Class::Filesystem)))
+        .collect();
     let [
         Found {
             by: By::Reader(reader),
             ..
         },
-    ] = found.as_slice()
+    ] = readers.as_slice()
     else {
         return Ok(None);
     };
