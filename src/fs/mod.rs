@@ -19,6 +19,8 @@ mod ext4_files;
     expect(dead_code, reason = "nothing joins the readers yet")
 )]
 mod fat;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg_attr(
     not(any(test, fuzzing)),
     expect(dead_code, reason = "nothing joins the readers yet")
