@@ -13,6 +13,7 @@ mod btrfs;
 mod ext4;
 mod ext4_files;
 mod fat;
+mod fuzzing;
 mod iso9660;
 mod ntfs;
 pub mod path;
