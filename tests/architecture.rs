@@ -39,8 +39,10 @@ const LAYERS: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("rustix", &["store"]),
     ("nix", &["store"]),
+    ("crc32c", &["fs"]),
     ("flate2", &["codec"]),
     ("libdeflater", &["codec"]),
+    ("uuid", &["fs", "partition"]),
     ("zstd", &["codec"]),
     ("clap", &[]),
     ("clap_complete", &[]),

@@ -11,9 +11,10 @@
 
 mod btrfs;
 mod ext4;
-mod ext4_files;
 mod fat;
-mod fuzzing;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod iso9660;
 mod ntfs;
 pub mod path;

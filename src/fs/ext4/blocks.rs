@@ -45,6 +45,11 @@ impl<'a, 'v> Blocks<'a, 'v> {
         }
     }
 
+    /// Where the journal has newer copies of blocks.
+    pub(super) fn into_newer(self) -> BTreeMap<u64, Copy> {
+        self.newer
+    }
+
     /// Bytes of a block.
     pub(super) fn block_length(&self) -> usize {
         self.block_size

@@ -19,6 +19,7 @@ const COMPAT_HAS_JOURNAL: u32 = 0x4;
 const COMPAT_SPARSE_SUPER2: u32 = 0x200;
 const COMPAT_FAST_COMMIT: u32 = 0x400;
 
+const INCOMPAT_FILETYPE: u32 = 0x2;
 const INCOMPAT_RECOVER: u32 = 0x4;
 const INCOMPAT_JOURNAL_DEV: u32 = 0x8;
 const INCOMPAT_META_BG: u32 = 0x10;
@@ -26,6 +27,7 @@ const INCOMPAT_64BIT: u32 = 0x80;
 const INCOMPAT_MMP: u32 = 0x100;
 const INCOMPAT_FLEX_BG: u32 = 0x200;
 const INCOMPAT_CSUM_SEED: u32 = 0x2000;
+const INCOMPAT_LARGEDIR: u32 = 0x4000;
 
 const RO_COMPAT_SPARSE_SUPER: u32 = 0x1;
 const RO_COMPAT_GDT_CSUM: u32 = 0x10;
@@ -112,6 +114,14 @@ impl Features {
         self.compat & COMPAT_FAST_COMMIT != 0
     }
 
+    pub(super) fn file_types(self) -> bool {
+        self.incompat & INCOMPAT_FILETYPE != 0
+    }
+
+    pub(super) fn large_directories(self) -> bool {
+        self.incompat & INCOMPAT_LARGEDIR != 0
+    }
+
     pub(super) fn needs_recovery(self) -> bool {
         self.incompat & INCOMPAT_RECOVER != 0
     }
@@ -159,6 +169,18 @@ impl Features {
 
     pub(super) fn orphans(self) -> bool {
         self.ro_compat & RO_COMPAT_ORPHAN_PRESENT != 0
+    }
+
+    /// Refuses whatever a reader of files would have to know about and this does not.
+    pub(super) fn require_readable(self) -> Result<(), Refusal> {
+        match self.incompat & !KNOWN_INCOMPAT {
+            0 => Ok(()),
+            bits => Err(Refusal::unsupported(self.unread(
+                Word::Incompat,
+                bits,
+                "incompat",
+            ))),
+        }
     }
 
     /// Refuses whatever a writer would have to know about and this does not.

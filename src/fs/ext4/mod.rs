@@ -1,4 +1,4 @@
-//! ext2, ext3 and ext4: what it is and which of its blocks are free.
+//! ext2, ext3 and ext4: what it is, which of its blocks are free, and its files.
 //!
 //! The truth about free space are the block bitmaps of all groups, unless the journal holds newer ones. Each is checked
 //! against its checksum, where there is one, against the counter of its descriptor, and all of them against that of the
@@ -8,6 +8,7 @@ mod bitmap;
 mod blocks;
 mod checksum;
 mod features;
+pub(super) mod files;
 mod group;
 mod journal;
 mod layout;

@@ -111,6 +111,13 @@ fn damaged(what: &str) -> Refusal {
 impl Superblock {
     /// Checks the checksum, the features and the geometry of a superblock in a volume of that size.
     pub(super) fn parse(bytes: &[u8], volume_size: u64) -> Result<Self, Refusal> {
+        let superblock = Self::parse_readable(bytes, volume_size)?;
+        superblock.features.require_known()?;
+        Ok(superblock)
+    }
+
+    /// As [`Superblock::parse`], for who changes nothing: features that only a writer has to know may be unknown.
+    pub(super) fn parse_readable(bytes: &[u8], volume_size: u64) -> Result<Self, Refusal> {
         let fields = Fields(bytes);
         if fields.le16(0x38) != MAGIC {
             return Err(damaged("is not there"));
@@ -129,7 +136,7 @@ impl Superblock {
         if !dynamic && !features.is_empty() {
             return Err(damaged("features in a revision that has none"));
         }
-        features.require_known()?;
+        features.require_readable()?;
         if features.metadata_checksums() {
             if fields.u8(0x175) != CHECKSUM_CRC32C {
                 return Err(Refusal::unsupported(
@@ -295,6 +302,11 @@ impl Superblock {
             )));
         }
         Ok(())
+    }
+
+    /// What checksums of metadata begin with, where there are any.
+    pub(super) fn sums_seed(&self) -> Option<u32> {
+        self.features.metadata_checksums().then_some(self.seed)
     }
 
     /// Length of a block as memory has it: at most 64 KiB.

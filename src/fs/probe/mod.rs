@@ -12,8 +12,8 @@ pub(super) mod tests;
 
 use super::tree::Tree;
 use super::{
-    FreeOptions, FreeSpace, Identity, Refusal, RefusalKind, btrfs, ext4, ext4_files, fat, iso9660,
-    ntfs, swap, xfs,
+    FreeOptions, FreeSpace, Identity, Refusal, RefusalKind, btrfs, ext4, fat, iso9660, ntfs, swap,
+    xfs,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::free::FreeMapBuilder;
@@ -58,7 +58,7 @@ impl Reader {
 /// One row a format.
 const READERS: &[Reader] = &[
     Reader::new(ext4::identify, ext4::free_space)
-        .with_files(|volume| Ok(Box::new(ext4_files::Files::open(volume)?))),
+        .with_files(|volume| Ok(Box::new(ext4::files::Files::open(volume)?))),
     Reader::new(fat::identify, fat::free_space)
         .with_files(|volume| Ok(Box::new(fat::files::Files::open(volume)?))),
     Reader::new(xfs::identify, xfs::free_space)

@@ -8,9 +8,10 @@ use std::ops::Range;
 use super::Run;
 use super::blocks::Blocks;
 use super::inode::{Inode, corrupt};
-use super::superblock::{Superblock, checksum};
 use crate::error::Result;
 use crate::fields::Fields;
+use crate::fs::ext4::checksum::crc32c;
+use crate::fs::ext4::superblock::Superblock;
 
 const MAGIC: u16 = 0xf30a;
 /// `EXT4_MAX_EXTENT_DEPTH`.
@@ -92,7 +93,7 @@ impl Leaf {
             if let Some(seed) = inode.seed {
                 let fields = Fields(&node);
                 let tail = (usize::from(fields.le16(4)) + 1) * ENTRY;
-                let sum = checksum(seed, fields.slice(0, tail));
+                let sum = crc32c(seed, fields.slice(0, tail));
                 if tail + 4 > node.len() || fields.le32(tail) != sum {
                     return Err(corrupt("has a tree of extents that fails its checksum"));
                 }

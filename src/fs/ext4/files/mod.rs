@@ -12,8 +12,8 @@ mod blocks;
 mod directory;
 mod extents;
 mod inode;
+mod place;
 mod pointers;
-mod superblock;
 
 #[cfg(test)]
 mod tests;
@@ -23,22 +23,22 @@ use std::ops::{ControlFlow, Range};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Refusal;
+use crate::fs::ext4::blocks::Copy;
+use crate::fs::ext4::superblock::Superblock;
+use crate::fs::ext4::{blocks as replay, journal, superblock};
 use crate::fs::tree::{DirEntry, FileKind, MAX_LINK, Metadata, Node, Piece, Tree, send_data};
 use crate::volume::Volume;
 
 use blocks::Blocks;
 use extents::Leaf;
 use inode::{Contents, Inode, corrupt};
-use superblock::Superblock;
-
-pub(super) use blocks::Newer;
 
 /// `EXT4_ROOT_INO`.
 const ROOT: Node = Node(2);
 
 /// The files of a filesystem.
 #[derive(Debug)]
-pub(super) struct Files<'a> {
+pub(in crate::fs) struct Files<'a> {
     blocks: Blocks<'a>,
     superblock: Superblock,
 }
@@ -58,24 +58,25 @@ type EachEntry<'a> = &'a mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>;
 type EachPiece<'a> = &'a mut dyn FnMut(Piece<'_>) -> ControlFlow<()>;
 
 impl<'a> Files<'a> {
-    /// What is on `volume`, which was cleanly unmounted.
-    pub(super) fn open(volume: &Volume<'a>) -> Result<Self, Refusal> {
-        let files = Self::replayed(volume, BTreeMap::new())?;
-        if files.superblock.needs_recovery() {
-            return Err(Refusal::dirty("ext4 needs journal recovery")
-                .with_remedy("shut the guest down cleanly"));
+    /// What is on `volume`, or will be once its journal was replayed.
+    pub(in crate::fs) fn open(volume: &Volume<'a>) -> Result<Self, Refusal> {
+        let first = volume.read_vec(superblock::PLACE, superblock::LENGTH)?;
+        let superblock = Superblock::parse_readable(&first, volume.size())?;
+        if !superblock.features.needs_recovery() {
+            return Ok(Self::new(volume, superblock, BTreeMap::new()));
         }
-        Ok(files)
+        let blocks = replay::Blocks::new(volume, superblock.block_length());
+        let blocks = journal::replay(&blocks, &superblock)?;
+        let newer = Superblock::parse_readable(&blocks.superblock()?, volume.size())?;
+        if newer.block_size != superblock.block_size {
+            return Err(Refusal::damaged("ext4 journal changes the block size"));
+        }
+        Ok(Self::new(volume, newer, blocks.into_newer()))
     }
 
-    /// What is on `volume`, where `newer` says for each block that the journal has a newer copy of where that is.
-    pub(super) fn replayed(
-        volume: &Volume<'a>,
-        newer: BTreeMap<u64, Newer>,
-    ) -> Result<Self, Refusal> {
-        let superblock = Superblock::read(volume, &newer)?;
+    fn new(volume: &Volume<'a>, superblock: Superblock, newer: BTreeMap<u64, Copy>) -> Self {
         let blocks = Blocks::new(volume, superblock.block_size, newer);
-        Ok(Self { blocks, superblock })
+        Self { blocks, superblock }
     }
 
     fn inode(&self, node: Node) -> Result<Inode> {
@@ -173,7 +174,7 @@ impl<'a> Files<'a> {
 
 impl Tree for Files<'_> {
     fn format(&self) -> &'static str {
-        self.superblock.kind
+        self.superblock.features.kind()
     }
 
     fn root(&self) -> Node {

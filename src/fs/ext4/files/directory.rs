@@ -7,10 +7,10 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use super::inode::{Contents, Inode, corrupt};
-use super::superblock::checksum;
 use super::{EachEntry, Files};
 use crate::error::Result;
 use crate::fields::Fields;
+use crate::fs::ext4::checksum::crc32c;
 use crate::fs::tree::{DirEntry, FileKind, Node};
 
 /// Bytes of an entry before its name.
@@ -91,7 +91,7 @@ fn require_sound(inode: &Inode, bytes: &[u8]) -> Result<()> {
         && usize::from(tail.le16(4)) == TAIL
         && tail.u8(6) == 0
         && tail.u8(7) == TAIL_KIND;
-    if is_tail && checksum(seed, Fields(bytes).slice(0, at)) != tail.le32(8) {
+    if is_tail && crc32c(seed, Fields(bytes).slice(0, at)) != tail.le32(8) {
         return Err(corrupt(
             inode.number,
             "has a block of names that fails its checksum",
@@ -113,7 +113,7 @@ fn entries(
         let length = length_of(fields.le16(at + 4), bytes.len());
         // Without the feature the second byte of the length was once there, always zero.
         let name_length = usize::from(fields.u8(at + 6));
-        let has_kind = files.superblock.has_file_types();
+        let has_kind = files.superblock.features.file_types();
         let kind = has_kind.then(|| fields.u8(at + 7));
         if length < HEADER || at + length > bytes.len() || HEADER + name_length > length {
             return Err(corrupt("has names that do not follow each other"));

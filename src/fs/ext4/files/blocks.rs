@@ -9,6 +9,7 @@ use std::ops::{ControlFlow, Range};
 
 use super::EachPiece;
 use crate::error::Result;
+use crate::fs::ext4::blocks::{Copy, JOURNAL_MAGIC};
 use crate::fs::tree::{PIECE, Piece};
 use crate::volume::Volume;
 
@@ -16,30 +17,18 @@ use crate::volume::Volume;
 const CHUNK: u64 = 1 << 15;
 const CHUNKS: u64 = 128;
 
-/// The first bytes of a block of the journal; data that begins with them is stored without.
-const JOURNAL_MAGIC: [u8; 4] = [0xc0, 0x3b, 0x39, 0x98];
-
-/// Where the journal has a newer copy of a block.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::fs) struct Newer {
-    /// The volume's byte at which it begins.
-    pub(in crate::fs) at: u64,
-    /// Its first four bytes were those of the journal's magic, and zeros stand for them.
-    pub(in crate::fs) escaped: bool,
-}
-
 /// Reads a filesystem.
 #[derive(Debug)]
 pub(super) struct Blocks<'a> {
     volume: Volume<'a>,
     block_size: u64,
-    newer: BTreeMap<u64, Newer>,
+    newer: BTreeMap<u64, Copy>,
     /// Each chunk has one slot that it may be in.
     chunks: RefCell<BTreeMap<u64, (u64, Vec<u8>)>>,
 }
 
 impl<'a> Blocks<'a> {
-    pub(super) fn new(volume: &Volume<'a>, block_size: u64, newer: BTreeMap<u64, Newer>) -> Self {
+    pub(super) fn new(volume: &Volume<'a>, block_size: u64, newer: BTreeMap<u64, Copy>) -> Self {
         Self {
             volume: volume.clone(),
             block_size,

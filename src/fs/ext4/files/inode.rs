@@ -4,9 +4,11 @@
 //! what does not fit where block numbers would be.
 
 use super::blocks::Blocks;
-use super::superblock::{Superblock, checksum};
+use super::place::inode_at;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fields::Fields;
+use crate::fs::ext4::checksum::crc32c;
+use crate::fs::ext4::superblock::Superblock;
 use crate::fs::tree::{Device, FileKind, Metadata, Timestamp};
 
 const FLAG_COMPRESSED: u32 = 0x4;
@@ -57,7 +59,7 @@ pub(super) fn corrupt(number: u64, what: &str) -> Error {
 impl Inode {
     /// Reads inode `number` and checks that it is in use.
     pub(super) fn read(blocks: &Blocks<'_>, superblock: &Superblock, number: u64) -> Result<Self> {
-        let at = superblock.inode_at(blocks, number)?;
+        let at = inode_at(superblock, blocks, number)?;
         let at = at.ok_or_else(|| corrupt(number, "is not there"))?;
         let length = usize::try_from(superblock.inode_size).unwrap_or(CORE);
         let bytes = blocks.read(at, length)?;
@@ -79,9 +81,9 @@ impl Inode {
         if CORE + extra > bytes.len() || extra % 4 != 0 {
             return Err(corrupt("has more fields than room"));
         }
-        let seed = superblock.seed.map(|seed| {
+        let seed = superblock.sums_seed().map(|seed| {
             let number = u32::try_from(number).unwrap_or(0).to_le_bytes();
-            checksum(checksum(seed, &number), &fields.array::<4>(0x64))
+            crc32c(crc32c(seed, &number), &fields.array::<4>(0x64))
         });
         if let Some(seed) = seed
             && !is_sound(bytes, seed, extra)
@@ -91,7 +93,7 @@ impl Inode {
         let kind = FileKind::from_mode(mode).ok_or_else(|| corrupt("is of no kind"))?;
         let flags = fields.le32(0x20);
         let is_long = kind == FileKind::File
-            || kind == FileKind::Directory && superblock.has_large_directories();
+            || kind == FileKind::Directory && superblock.features.large_directories();
         let high = if is_long { fields.le32(0x6c) } else { 0 };
         let size = u64::from(high) << 32 | u64::from(fields.le32(4));
         if size > i64::MAX.unsigned_abs() {
@@ -181,7 +183,7 @@ fn is_sound(bytes: &[u8], seed: u32, extra: usize) -> bool {
             place.fill(0);
         }
     }
-    let computed = checksum(seed, &copy);
+    let computed = crc32c(seed, &copy);
     let low = u32::from(fields.le16(0x7c));
     if is_whole {
         computed == low | u32::from(fields.le16(0x82)) << 16

@@ -3,9 +3,9 @@
 use super::Run;
 use super::blocks::Blocks;
 use super::inode::{Inode, corrupt};
-use super::superblock::Superblock;
 use crate::error::Result;
 use crate::fields::Fields;
+use crate::fs::ext4::superblock::Superblock;
 
 /// `EXT4_NDIR_BLOCKS`.
 const DIRECT: u64 = 12;
