@@ -381,3 +381,90 @@ fn logical_partitions_are_parts() {
         must(&["sfdisk", "--json", text(&after)]).replace(text(&after), "")
     );
 }
+
+/// Runs LVM on `device` alone, without a device mapper.
+fn lvm(work: &Path, device: &str, words: &[&str]) -> String {
+    let config = format!(
+        "devices {{ dir=\"/dev\" scan=[\"/dev\"] use_devicesfile=0 global_filter=[\"a|^{device}$|\", \"r|.*|\"] }} \
+         global {{ locking_type=0 }} activation {{ udev_sync=0 udev_rules=0 }}"
+    );
+    let system = format!("LVM_SYSTEM_DIR={}", text(work));
+    let mut all = vec![
+        "env",
+        system.as_str(),
+        "LVM_SUPPRESS_FD_WARNINGS=1",
+        "lvm",
+        words[0],
+    ];
+    all.extend(["--driverloaded", "n", "--config", &config]);
+    all.extend(&words[1..]);
+    must(&all)
+}
+
+#[test]
+fn logical_volumes_are_parts_and_free_extents_go() {
+    let work = tempfile::tempdir().unwrap();
+    let (disk, file) = (work.path().join("disk.raw"), work.path().join("pv"));
+    sparse(&file, 600 * MIB);
+    let device = must(&["losetup", "--find", "--show", text(&file)]);
+    let device = device.trim();
+    let run = |words: &[&str]| lvm(work.path(), device, words);
+    run(&["pvcreate", "-y", device]);
+    run(&["vgcreate", "-s", "4M", "vg", device]);
+    for (name, extents) in [("root", "25"), ("data", "80")] {
+        run(&[
+            "lvcreate", "-y", "-an", "-Zn", "-Wn", "-l", extents, "-n", name, "vg",
+        ]);
+    }
+    let table = run(&[
+        "pvs",
+        "--noheadings",
+        "--units",
+        "b",
+        "--nosuffix",
+        "-o",
+        "pe_start",
+    ]);
+    must(&["losetup", "--detach", device]);
+    let start: u64 = table.trim().parse().unwrap();
+    let part = work.path().join("part");
+    let ranges = [(start, 100 * MIB), (start + 100 * MIB, 320 * MIB)];
+    used(&part, 100 * MIB, &["mke2fs", "-q", "-t", "ext4"], 21);
+    place(&part, &file, ranges[0].0);
+    used(&part, 320 * MIB, &["mkfs.xfs", "-q", "-f"], 22);
+    place(&part, &file, ranges[1].0);
+    patch(&file, 560 * MIB, &SECRET.repeat(1 << 16));
+
+    // In a partition, and as a whole disk.
+    sparse(&disk, 610 * MIB);
+    must(&[
+        "sgdisk",
+        "--clear",
+        "--new=1:2048:+600M",
+        "--typecode=1:8e00",
+        text(&disk),
+    ]);
+    place(&file, &disk, MIB);
+    for (disk, offset) in [(&disk, MIB), (&file, 0)] {
+        let (report, after) = compressed(disk, &["-f", "raw"], work.path());
+        for name in ["vg/root", "vg/data"] {
+            assert_eq!(self::part(&report, name)["kept"], Value::Null, "{report}");
+        }
+        assert!(!tells_secrets(&after));
+        for ((start, size), check) in ranges
+            .iter()
+            .zip([&["e2fsck", "-fn"], &["xfs_repair", "-n"]])
+        {
+            let (old, new) = (work.path().join("old"), work.path().join("new"));
+            cut(&file, *start, *size, &old);
+            cut(&after, offset + start, *size, &new);
+            let mut words = check.to_vec();
+            words.push(text(&new));
+            must(&words);
+            let before = tree(Mount::new(&old, "ro").path());
+            assert_eq!(tree(Mount::new(&new, "ro").path()), before);
+        }
+        let listed = qimg(["ls", &format!("{}:vg/root:/", text(disk))]).well();
+        assert!(listed.contains("later-1"), "{listed}");
+    }
+}

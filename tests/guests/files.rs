@@ -127,7 +127,7 @@ fn files_are_listed_printed_and_told_of() {
     );
     let names = qimg(["ls", &at("/etc")]).well();
     assert_eq!(names, "hostname\nos-release\nsame tool\n");
-    let long = qimg(["ls", "--long", &at("/")]).well();
+    let long = qimg(["ls", "-l", &at("/")]).well();
     assert!(long.contains("dangling -> nowhere/at/all"), "{long}");
     assert!(
         long.lines()

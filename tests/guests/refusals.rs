@@ -1,5 +1,6 @@
 //! What is kept, and why: each reason with an input that provokes it.
 
+use std::io::Write;
 use std::path::Path;
 
 use serde_json::Value;
@@ -47,7 +48,6 @@ fn torn(disk: &Path, work: &Path, write: impl FnOnce(&Path)) {
 }
 
 fn synced(path: &Path, bytes: &[u8]) {
-    use std::io::Write;
     let mut file = std::fs::File::create(path).unwrap();
     file.write_all(bytes).unwrap();
     file.sync_all().unwrap();
@@ -55,101 +55,153 @@ fn synced(path: &Path, bytes: &[u8]) {
 
 type Make = fn(&Path, &Path);
 
-/// What is said, and the disk that provokes it.
-const REFUSALS: &[(&str, Make)] = &[
-    ("needs journal recovery", |disk, _| {
-        ext4(disk, &[]);
-        debugfs(disk, "feature needs_recovery");
-    }),
-    ("needs journal recovery", |disk, work| {
-        ext4(disk, &[]);
-        torn(disk, work, |mount| {
-            synced(&mount.join("file"), b"contents");
-        });
-    }),
-    ("error", |disk, _| {
-        ext4(disk, &[]);
-        debugfs(disk, "ssv state 2");
-    }),
-    ("feature", |disk, _| {
-        ext4(disk, &["-O", "^metadata_csum"]);
-        debugfs(disk, "ssv feature_incompat 0x800002c2");
-    }),
-    ("free", |disk, _| {
-        ext4(disk, &["-O", "^metadata_csum"]);
-        debugfs(disk, "ssv free_blocks_count 77");
-    }),
-    ("checksum", |disk, _| {
-        ext4(disk, &[]);
-        let bytes = peek(disk, 1024 + 0x50, 1);
-        patch(disk, 1024 + 0x50, &[bytes[0] ^ 1]);
-    }),
-    ("past the end", |disk, _| {
-        ext4(disk, &[]);
-        let file = std::fs::OpenOptions::new().write(true).open(disk).unwrap();
-        file.set_len(63 * MIB).unwrap();
-    }),
-    ("log", |disk, work| {
-        xfs(disk, &[]);
-        torn(disk, work, |mount| {
-            synced(&mount.join("file"), b"contents");
-        });
-    }),
-    ("another device", |disk, work| {
-        let log = work.join("log");
-        sparse(&log, 128 * MIB);
-        let device = format!("logdev={},size=64m", text(&log));
-        xfs(disk, &["-l", &device]);
-    }),
-    ("realtime", |disk, work| {
+/// A word of what is said, the disk that provokes it, and how it is made.
+const REFUSALS: &[(&str, &str, Make)] = &[
+    (
+        "needs journal recovery",
+        "ext4 whose superblock has `needs_recovery`",
+        |disk, _| {
+            ext4(disk, &[]);
+            debugfs(disk, "feature needs_recovery");
+        },
+    ),
+    (
+        "needs journal recovery",
+        "ext4 of a host that failed while a file was being written",
+        |disk, work| {
+            ext4(disk, &[]);
+            torn(disk, work, |mount| {
+                synced(&mount.join("file"), b"contents");
+            });
+        },
+    ),
+    (
+        "error",
+        "ext4 with the error state (`debugfs`: `ssv state 2`)",
+        |disk, _| {
+            ext4(disk, &[]);
+            debugfs(disk, "ssv state 2");
+        },
+    ),
+    (
+        "feature",
+        "ext4 with an unknown incompatible feature",
+        |disk, _| {
+            ext4(disk, &["-O", "^metadata_csum"]);
+            debugfs(disk, "ssv feature_incompat 0x800002c2");
+        },
+    ),
+    (
+        "free",
+        "ext4 whose superblock counts other free blocks than its groups",
+        |disk, _| {
+            ext4(disk, &["-O", "^metadata_csum"]);
+            debugfs(disk, "ssv free_blocks_count 77");
+        },
+    ),
+    (
+        "checksum",
+        "ext4 with a changed bit in its superblock",
+        |disk, _| {
+            ext4(disk, &[]);
+            let bytes = peek(disk, 1024 + 0x50, 1);
+            patch(disk, 1024 + 0x50, &[bytes[0] ^ 1]);
+        },
+    ),
+    (
+        "past the end",
+        "ext4 whose disk was cut short",
+        |disk, _| {
+            ext4(disk, &[]);
+            let file = std::fs::OpenOptions::new().write(true).open(disk).unwrap();
+            file.set_len(63 * MIB).unwrap();
+        },
+    ),
+    (
+        "log",
+        "xfs of a host that failed while a file was being written",
+        |disk, work| {
+            xfs(disk, &[]);
+            torn(disk, work, |mount| {
+                synced(&mount.join("file"), b"contents");
+            });
+        },
+    ),
+    (
+        "another device",
+        "`mkfs.xfs -l logdev=...`",
+        |disk, work| {
+            let log = work.join("log");
+            sparse(&log, 128 * MIB);
+            let device = format!("logdev={},size=64m", text(&log));
+            xfs(disk, &["-l", &device]);
+        },
+    ),
+    ("realtime", "`mkfs.xfs -r rtdev=...`", |disk, work| {
         let device = work.join("realtime");
         sparse(&device, 128 * MIB);
         xfs(disk, &["-r", &format!("rtdev={}", text(&device))]);
     }),
-    ("marked as mounted", |disk, work| {
-        fat(disk, 96 * MIB, &["-F", "32", "-s", "1"], work);
-        patch(disk, 0x41, &[1]);
-    }),
-    ("differ", |disk, work| {
+    (
+        "marked as mounted",
+        "FAT32 with the mount mark in its boot sector",
+        |disk, work| {
+            fat(disk, 96 * MIB, &["-F", "32", "-s", "1"], work);
+            patch(disk, 0x41, &[1]);
+        },
+    ),
+    ("differ", "FAT32 whose two tables differ", |disk, work| {
         fat(disk, 96 * MIB, &["-F", "32", "-s", "1"], work);
         let fat_sectors = u32::from_le_bytes(peek(disk, 36, 4).try_into().unwrap());
         patch(disk, (32 + u64::from(fat_sectors)) * 512 + 4000, &[9]);
     }),
-    ("dirty", |disk, _| {
+    ("dirty", "NTFS marked for a check (`ntfsfix`)", |disk, _| {
         sparse(disk, 64 * MIB);
         must(&["mkntfs", "-q", "-F", text(disk)]);
         // Marks the volume for a check at the next start of Windows.
         must(&["ntfsfix", text(disk)]);
     }),
-    ("hibernat", |disk, _| {
-        sparse(disk, 64 * MIB);
-        must(&["mkntfs", "-q", "-F", text(disk)]);
-        let mount = Mount::ntfs(disk);
-        let mut bytes = vec![0; 8192];
-        bytes[..4].copy_from_slice(b"HIBR");
-        std::fs::write(mount.path().join("hiberfil.sys"), bytes).unwrap();
-    }),
-    ("hibernat", |disk, _| {
-        sparse(disk, 32 * MIB);
-        must(&["mkswap", text(disk)]);
-        patch(disk, 4096 - 10, b"S1SUSPEND\0");
-    }),
-    ("log", |disk, work| {
-        sparse(disk, 320 * MIB);
-        must(&["mkfs.btrfs", "-q", text(disk)]);
-        torn(disk, work, |mount| {
-            synced(&mount.join("file"), &[1; 10_000]);
-            // What is synced alone goes to the log tree.
-            synced(&mount.join("file"), &[2; 20_000]);
-        });
-    }),
-    ("device", |disk, work| {
+    (
+        "hibernat",
+        "NTFS with a `hiberfil.sys` that begins with `HIBR`",
+        |disk, _| {
+            sparse(disk, 64 * MIB);
+            must(&["mkntfs", "-q", "-F", text(disk)]);
+            let mount = Mount::ntfs(disk);
+            let mut bytes = vec![0; 8192];
+            bytes[..4].copy_from_slice(b"HIBR");
+            std::fs::write(mount.path().join("hiberfil.sys"), bytes).unwrap();
+        },
+    ),
+    (
+        "hibernat",
+        "swap with the signature of a hibernated Linux",
+        |disk, _| {
+            sparse(disk, 32 * MIB);
+            must(&["mkswap", text(disk)]);
+            patch(disk, 4096 - 10, b"S1SUSPEND\0");
+        },
+    ),
+    (
+        "log",
+        "btrfs of a host that failed after an fsync",
+        |disk, work| {
+            sparse(disk, 320 * MIB);
+            must(&["mkfs.btrfs", "-q", text(disk)]);
+            torn(disk, work, |mount| {
+                synced(&mount.join("file"), &[1; 10_000]);
+                // What is synced alone goes to the log tree.
+                synced(&mount.join("file"), &[2; 20_000]);
+            });
+        },
+    ),
+    ("device", "btrfs on two devices", |disk, work| {
         let second = work.join("second");
         sparse(disk, 200 * MIB);
         sparse(&second, 200 * MIB);
         must(&["mkfs.btrfs", "-q", text(disk), text(&second)]);
     }),
-    ("LUKS", |disk, work| {
+    ("LUKS", "`cryptsetup luksFormat`", |disk, work| {
         sparse(disk, 64 * MIB);
         let key = work.join("key");
         std::fs::write(&key, b"secret").unwrap();
@@ -163,35 +215,47 @@ const REFUSALS: &[(&str, Make)] = &[
             text(&key),
         ]);
     }),
-    ("RAID", |disk, _| {
-        ext4(disk, &["-E", "offset=1048576"]);
-        // A member of an array, of version 1.2: its magic number, major version, and feature map.
-        patch(disk, 4096, &[0xfc, 0x4e, 0x2b, 0xa9, 1, 0, 0, 0]);
-        patch(disk, 4096 + 128, &[8]);
-    }),
-    ("ambiguous", |disk, _| {
-        ext4(disk, &[]);
-        patch(disk, 4096 - 10, b"SWAPSPACE2");
-        patch(disk, 1024 + 4, &[0; 0]);
-        patch(disk, 0, b"XFSB");
-    }),
-    ("hash", |disk, work| {
-        // The data, and the tree over it, behind one another.
-        let data = work.join("data");
-        ext4(&data, &[]);
-        must(&["cp", "--sparse=always", text(&data), text(disk)]);
-        let file = std::fs::OpenOptions::new().write(true).open(disk).unwrap();
-        file.set_len(72 * MIB).unwrap();
-        must(&[
-            "veritysetup",
-            "format",
-            "--data-blocks=16384",
-            "--hash-offset=67108864",
-            text(disk),
-            text(disk),
-        ]);
-    }),
-    ("read-only", |disk, work| {
+    (
+        "RAID",
+        "the superblock of a Linux RAID member",
+        |disk, _| {
+            ext4(disk, &["-E", "offset=1048576"]);
+            // A member of an array, of version 1.2: its magic number, major version, and feature map.
+            patch(disk, 4096, &[0xfc, 0x4e, 0x2b, 0xa9, 1, 0, 0, 0]);
+            patch(disk, 4096 + 128, &[8]);
+        },
+    ),
+    (
+        "ambiguous",
+        "ext4 with the signatures of xfs and swap left over",
+        |disk, _| {
+            ext4(disk, &[]);
+            patch(disk, 4096 - 10, b"SWAPSPACE2");
+            patch(disk, 1024 + 4, &[0; 0]);
+            patch(disk, 0, b"XFSB");
+        },
+    ),
+    (
+        "hash",
+        "a dm-verity tree behind the filesystem (`veritysetup format`)",
+        |disk, work| {
+            // The data, and the tree over it, behind one another.
+            let data = work.join("data");
+            ext4(&data, &[]);
+            must(&["cp", "--sparse=always", text(&data), text(disk)]);
+            let file = std::fs::OpenOptions::new().write(true).open(disk).unwrap();
+            file.set_len(72 * MIB).unwrap();
+            must(&[
+                "veritysetup",
+                "format",
+                "--data-blocks=16384",
+                "--hash-offset=67108864",
+                text(disk),
+                text(disk),
+            ]);
+        },
+    ),
+    ("read-only", "an ISO image", |disk, work| {
         let files = work.join("files");
         std::fs::create_dir(&files).unwrap();
         std::fs::write(files.join("file"), b"contents").unwrap();
@@ -206,7 +270,7 @@ const REFUSALS: &[(&str, Make)] = &[
         ]);
         must(&["truncate", "-s", "4M", text(disk)]);
     }),
-    ("nothing", |disk, _| {
+    ("nothing", "random bytes", |disk, _| {
         std::fs::write(disk, Random(3).bytes(8 << 20)).unwrap();
     }),
 ];
@@ -214,7 +278,7 @@ const REFUSALS: &[(&str, Make)] = &[
 #[test]
 fn whatever_is_doubtful_is_kept_and_the_reason_is_said() {
     let mut failures = Vec::new();
-    for (index, (words, make)) in REFUSALS.iter().enumerate() {
+    for (words, input, make) in REFUSALS {
         let work = tempfile::tempdir().unwrap();
         let disk = work.path().join("disk.raw");
         make(&disk, work.path());
@@ -227,13 +291,15 @@ fn whatever_is_doubtful_is_kept_and_the_reason_is_said() {
             &space["parts"][0]["kept"]["reason"]
         };
         let reason = reason.as_str().unwrap_or_default().to_owned();
+        // The list, for who asks for it with --nocapture.
+        writeln!(std::io::stdout(), "| {reason} | {input} |").unwrap();
         if !reason.contains(words) || reason.contains('\n') {
             failures.push(format!(
-                "{index}: '{words}' expected, said: {reason} {space}"
+                "{input}: '{words}' expected, said: {reason} {space}"
             ));
         }
         if space["dropped"] != 0 {
-            failures.push(format!("{index} ({words}): {} dropped", space["dropped"]));
+            failures.push(format!("{input}: {} dropped", space["dropped"]));
         }
         must(&["cmp", text(&disk), text(&after)]);
     }

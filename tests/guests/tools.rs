@@ -92,18 +92,17 @@ impl Mount {
     pub fn new(file: &Path, options: &str) -> Self {
         let device = must(&["losetup", "--find", "--show", file.to_str().unwrap()]);
         let device = device.trim().to_owned();
-        let mut mount = Self {
-            directory: tempfile::tempdir().unwrap(),
-            device: Some(device.clone()),
-        };
-        let directory = mount.path().to_str().unwrap().to_owned();
-        let output = run(&["mount", "-o", options, &device, &directory]);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_str().unwrap();
+        let output = run(&["mount", "-o", options, &device, path]);
         if !output.status.success() {
             must(&["losetup", "--detach", &device]);
-            mount.device = None;
             panic!("mount: {}", String::from_utf8_lossy(&output.stderr));
         }
-        mount
+        Self {
+            directory,
+            device: Some(device),
+        }
     }
 
     /// Mounts NTFS by FUSE.

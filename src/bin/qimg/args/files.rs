@@ -17,7 +17,7 @@ pub(crate) struct LsArgs {
     pub(crate) path: GuestPath,
 
     /// One line for each name: mode, links, owner, group, size, time
-    #[arg(long = "long", visible_short_alias = 'L')]
+    #[arg(short, long)]
     pub(crate) long: bool,
 
     /// Directories below it, too
@@ -101,7 +101,7 @@ fn guest_path() -> impl clap::builder::TypedValueParser<Value = GuestPath> {
 const LS_HELP: &str = "\
 Examples:
   qimg ls disk.qcow2:/etc
-  qimg ls --long disk.qcow2:1:/boot
+  qimg ls -l disk.qcow2:1:/boot
   qimg ls -R --partition LABEL=UEFI disk.qcow2
 
 Exit codes:

@@ -84,7 +84,7 @@ pub(crate) struct BrowseArgs {
     pub(crate) partition: Option<Selector>,
 
     /// Internal snapshot to read, by id or name
-    #[arg(short = 'l', long, value_name = "SNAPSHOT", help_heading = "Reading")]
+    #[arg(long, value_name = "SNAPSHOT", help_heading = "Reading")]
     pub(crate) snapshot: Option<String>,
 
     #[command(flatten)]
