@@ -3,6 +3,8 @@
 //!
 //! Mounting takes root: without it `sudo -n` is asked.
 
+#![expect(clippy::disallowed_types, reason = "tests make their disks themselves")]
+
 mod disks;
 mod files;
 #[expect(dead_code, reason = "the program's own tests need all of it")]

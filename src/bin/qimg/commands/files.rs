@@ -20,7 +20,7 @@ const MOST_NAMES: usize = 1 << 20;
 /// Directories within each other at most: what a path may hold.
 const MOST_DEPTH: usize = 2048;
 /// Zeros that are printed at a time.
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// An image whose guest's files are looked at.
 pub(super) struct Opened {
@@ -114,6 +114,9 @@ fn target(location: &Location<'_>) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Gets the path of a name and what it names.
+type EachListed<'a> = &'a mut dyn FnMut(&[u8], &Listed) -> std::result::Result<(), Failure>;
+
 struct Walk<'a> {
     tree: &'a dyn Tree,
     recursive: bool,
@@ -128,7 +131,7 @@ impl Walk<'_> {
         prefix: &[u8],
         seen: &mut BTreeSet<Node>,
         depth: usize,
-        each: &mut dyn FnMut(&[u8], &Listed) -> std::result::Result<(), Failure>,
+        each: EachListed<'_>,
     ) -> std::result::Result<(), Failure> {
         if depth >= MOST_DEPTH || !seen.insert(directory) {
             return Err(
