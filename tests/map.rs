@@ -42,6 +42,9 @@ fn assert_map(scratch: &Scratch, name: &str) {
     } else {
         "qcow2"
     };
+    // Where a file's holes are changes while the host writes it back.
+    let synced = std::process::Command::new("sync").arg(&path).status();
+    assert!(synced.unwrap().success());
     let theirs = scratch.json(&["map", "--output=json", "-f", format, &path]);
     let theirs = theirs.as_array().unwrap();
     let ours = ours(&path, 0, u64::MAX);
