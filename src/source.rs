@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::extent::Extent;
+use crate::extent::{Extent, ExtentKind};
 use crate::store::ReadAt;
 
 /// The guest-visible contents of an image, shared by all threads.
@@ -55,6 +55,66 @@ pub trait Reader: Send {
         out: &mut Vec<u8>,
         streams: &mut Vec<Stream>,
     ) -> Result<()>;
+}
+
+/// A disk of plain bytes, without any format: whatever implements it is a [`Source`]. For tests, fuzz targets and examples.
+pub trait PlainBytes: Send + Sync {
+    /// Bytes of the disk.
+    fn length(&self) -> u64;
+
+    /// Fills `buf` with the bytes from `at` on; all of them lie within the length.
+    ///
+    /// # Errors
+    /// Whatever they come from may fail.
+    fn fill(&self, at: u64, buf: &mut [u8]) -> Result<()>;
+}
+
+/// As good as any: nothing is compressed.
+const PLAIN_UNIT: u64 = 1 << 16;
+
+impl<B: PlainBytes> Source for B {
+    fn virtual_size(&self) -> u64 {
+        self.length()
+    }
+
+    fn cluster_size(&self) -> u64 {
+        PLAIN_UNIT
+    }
+
+    fn cluster_size_at(&self, _: u32) -> u64 {
+        PLAIN_UNIT
+    }
+
+    fn data_store(&self, _: u32) -> Option<&dyn ReadAt> {
+        None
+    }
+
+    fn extent_at(&self, range: Range<u64>) -> Result<Extent> {
+        Ok(Extent {
+            start: range.start,
+            length: range.end - range.start,
+            kind: ExtentKind::Data,
+            host: None,
+            depth: 0,
+        })
+    }
+
+    fn reader(&self) -> Box<dyn Reader + '_> {
+        Box::new(PlainReader(self))
+    }
+}
+
+struct PlainReader<'a, B>(&'a B);
+
+impl<B: PlainBytes> Reader for PlainReader<'_, B> {
+    fn read_at(&mut self, guest: u64, buf: &mut [u8]) -> Result<()> {
+        self.0.fill(guest, buf)
+    }
+
+    /// There are none.
+    fn read_streams(&mut self, _: Range<u64>, _: &mut Vec<u8>, _: &mut Vec<Stream>) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A compressed cluster's stream as it is stored.

@@ -8,11 +8,9 @@ use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 
 use libfuzzer_sys::fuzz_target;
-use qimg::extent::{Extent, ExtentKind};
 use qimg::fs::FreeOptions;
 use qimg::fs::probe::{examine, identify, open_tree};
-use qimg::source::{Reader, Source, Stream};
-use qimg::store::ReadAt;
+use qimg::source::PlainBytes;
 use qimg::volume::Volume;
 
 const SECTOR: usize = 512;
@@ -82,40 +80,12 @@ impl Disk {
     }
 }
 
-impl Source for Disk {
-    fn virtual_size(&self) -> u64 {
+impl PlainBytes for Disk {
+    fn length(&self) -> u64 {
         self.size
     }
 
-    fn cluster_size(&self) -> u64 {
-        65536
-    }
-
-    fn cluster_size_at(&self, _: u32) -> u64 {
-        65536
-    }
-
-    fn data_store(&self, _: u32) -> Option<&dyn ReadAt> {
-        None
-    }
-
-    fn extent_at(&self, range: Range<u64>) -> qimg::Result<Extent> {
-        Ok(Extent {
-            start: range.start,
-            length: range.end - range.start,
-            kind: ExtentKind::Data,
-            host: None,
-            depth: 0,
-        })
-    }
-
-    fn reader(&self) -> Box<dyn Reader + '_> {
-        Box::new(self)
-    }
-}
-
-impl Reader for &Disk {
-    fn read_at(&mut self, guest: u64, buf: &mut [u8]) -> qimg::Result<()> {
+    fn fill(&self, guest: u64, buf: &mut [u8]) -> qimg::Result<()> {
         buf.fill(0);
         let size = SECTOR as u64;
         let end = guest + buf.len() as u64;
@@ -126,15 +96,6 @@ impl Reader for &Disk {
             buf[place(from, guest)..place(to, guest)]
                 .copy_from_slice(&sector[place(from, start)..place(to, start)]);
         }
-        Ok(())
-    }
-
-    fn read_streams(
-        &mut self,
-        _: Range<u64>,
-        _: &mut Vec<u8>,
-        _: &mut Vec<Stream>,
-    ) -> qimg::Result<()> {
         Ok(())
     }
 }

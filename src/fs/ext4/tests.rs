@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::*;
-use crate::extent::{Extent, ExtentKind};
-use crate::source::{Reader, Source, Stream};
-use crate::store::ReadAt;
+use crate::source::PlainBytes;
 
 /// An image file with single bytes changed.
 #[derive(Clone)]
@@ -46,7 +44,7 @@ impl Disk {
 
     pub(super) fn bytes(&self, range: Range<u64>) -> Vec<u8> {
         let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap()];
-        self.reader().read_at(range.start, &mut bytes).unwrap();
+        self.fill(range.start, &mut bytes).unwrap();
         bytes
     }
 
@@ -84,60 +82,23 @@ impl Disk {
     }
 }
 
-impl Source for Disk {
-    fn virtual_size(&self) -> u64 {
+impl PlainBytes for Disk {
+    fn length(&self) -> u64 {
         self.size
     }
 
-    fn cluster_size(&self) -> u64 {
-        65536
-    }
-
-    fn cluster_size_at(&self, _: u32) -> u64 {
-        65536
-    }
-
-    fn data_store(&self, _: u32) -> Option<&dyn ReadAt> {
-        None
-    }
-
-    fn extent_at(&self, range: Range<u64>) -> crate::Result<Extent> {
-        Ok(Extent {
-            start: range.start,
-            length: range.end - range.start,
-            kind: ExtentKind::Data,
-            host: None,
-            depth: 0,
-        })
-    }
-
-    fn reader(&self) -> Box<dyn Reader + '_> {
-        Box::new(self)
-    }
-}
-
-impl Reader for &Disk {
-    fn read_at(&mut self, guest: u64, buf: &mut [u8]) -> crate::Result<()> {
+    fn fill(&self, at: u64, buf: &mut [u8]) -> crate::Result<()> {
         match &self.memory {
             Some(bytes) => {
-                let at = usize::try_from(guest).unwrap();
-                buf.copy_from_slice(&bytes[at..at + buf.len()]);
+                let from = usize::try_from(at).unwrap();
+                buf.copy_from_slice(&bytes[from..from + buf.len()]);
             }
-            None => self.file.read_exact_at(buf, guest).unwrap(),
+            None => self.file.read_exact_at(buf, at).unwrap(),
         }
-        for (at, byte) in self.patches.range(guest..guest + buf.len() as u64) {
-            buf[usize::try_from(at - guest).unwrap()] = *byte;
+        for (place, byte) in self.patches.range(at..at + buf.len() as u64) {
+            buf[usize::try_from(place - at).unwrap()] = *byte;
         }
         Ok(())
-    }
-
-    fn read_streams(
-        &mut self,
-        _: Range<u64>,
-        _: &mut Vec<u8>,
-        _: &mut Vec<Stream>,
-    ) -> crate::Result<()> {
-        unreachable!("nothing is compressed")
     }
 }
 

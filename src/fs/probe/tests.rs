@@ -9,9 +9,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::*;
-use crate::extent::{Extent, ExtentKind};
-use crate::source::{Reader as SourceReader, Source, Stream};
-use crate::store::ReadAt;
+use crate::source::PlainBytes;
 
 /// A disk in memory.
 #[derive(Debug, Clone)]
@@ -38,47 +36,15 @@ impl Disk {
     }
 }
 
-impl Source for Disk {
-    fn virtual_size(&self) -> u64 {
+impl PlainBytes for Disk {
+    fn length(&self) -> u64 {
         self.0.len() as u64
     }
 
-    fn cluster_size(&self) -> u64 {
-        65536
-    }
-
-    fn cluster_size_at(&self, _: u32) -> u64 {
-        65536
-    }
-
-    fn data_store(&self, _: u32) -> Option<&dyn ReadAt> {
-        None
-    }
-
-    fn extent_at(&self, range: Range<u64>) -> Result<Extent> {
-        Ok(Extent {
-            start: range.start,
-            length: range.end - range.start,
-            kind: ExtentKind::Data,
-            host: None,
-            depth: 0,
-        })
-    }
-
-    fn reader(&self) -> Box<dyn SourceReader + '_> {
-        Box::new(self)
-    }
-}
-
-impl SourceReader for &Disk {
-    fn read_at(&mut self, guest: u64, buf: &mut [u8]) -> Result<()> {
-        let at = usize::try_from(guest).unwrap();
-        buf.copy_from_slice(&self.0[at..at + buf.len()]);
+    fn fill(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        let from = usize::try_from(at).unwrap();
+        buf.copy_from_slice(&self.0[from..from + buf.len()]);
         Ok(())
-    }
-
-    fn read_streams(&mut self, _: Range<u64>, _: &mut Vec<u8>, _: &mut Vec<Stream>) -> Result<()> {
-        unreachable!("nothing is compressed")
     }
 }
 

@@ -35,9 +35,17 @@ pub(crate) fn print(out: &mut dyn Write, usage: &Usage, colours: bool) -> io::Re
     for (row, cells) in usage.cells.chunks(COLUMNS).enumerate() {
         let offset = (row * COLUMNS) as u64 * usage.cell_size;
         write!(out, "{:>10}  ", ByteSize(offset).to_string())?;
-        for cell in cells {
-            let largest = largest(cell);
-            write!(out, "{}", block(largest))?;
+        // One escape sequence for each run of a colour.
+        for run in cells.chunk_by(|a, b| largest(a).1 == largest(b).1) {
+            let Some(class) = run.first().map(largest) else {
+                continue;
+            };
+            if colours {
+                let blocks = "\u{2588}".repeat(run.len());
+                write!(out, "\u{1b}[{}m{blocks}\u{1b}[0m", class.1)?;
+            } else {
+                write!(out, "{}", block(class).repeat(run.len()))?;
+            }
         }
         writeln!(out)?;
     }
