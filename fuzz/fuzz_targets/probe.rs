@@ -5,7 +5,7 @@
 #![no_main]
 
 use std::collections::BTreeMap;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 use libfuzzer_sys::fuzz_target;
 use qimg::fs::FreeOptions;
