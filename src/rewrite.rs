@@ -142,7 +142,7 @@ fn carry(
     } else {
         chain
     };
-    let total = convert::stored_bytes(source)?;
+    let total = convert::stored_bytes(source, cancel)?;
     let contents = convert::convert(source, target.writer(), &options, &mut |step| {
         progress(step, total);
     })?;

@@ -221,7 +221,7 @@ fn recycle(spare: &Mutex<Vec<Vec<u8>>>, output: Output) {
 /// Bytes of `source` that are stored in some way: what there is to carry over.
 ///
 /// # Errors
-/// Metadata that cannot be read.
-pub fn stored_bytes(source: &dyn Source) -> Result<u64> {
-    plan::stored_bytes(source)
+/// Metadata that cannot be read; [`Cancelled`](crate::ErrorKind::Cancelled).
+pub fn stored_bytes(source: &dyn Source, cancel: &AtomicBool) -> Result<u64> {
+    plan::stored_bytes(source, cancel)
 }

@@ -3,9 +3,10 @@
 //! Pure arithmetic over extents; reads metadata through the source, no data.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Options;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
 use crate::source::Source;
 
@@ -116,10 +117,13 @@ fn is_stored(kind: ExtentKind) -> bool {
     matches!(kind, ExtentKind::Data | ExtentKind::Compressed(_))
 }
 
-pub(super) fn stored_bytes(source: &dyn Source) -> Result<u64> {
+pub(super) fn stored_bytes(source: &dyn Source, cancel: &AtomicBool) -> Result<u64> {
     let end = source.virtual_size();
     let (mut at, mut stored) = (0, 0);
     while at < end {
+        if cancel.load(Ordering::Relaxed) {
+            return Err(Error::cancelled());
+        }
         let extent = source.extent_at(at..end)?;
         if is_stored(extent.kind) {
             stored += extent.length;
