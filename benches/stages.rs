@@ -81,7 +81,7 @@ fn l2_walk(c: &mut Criterion) {
     image.finish().expect("finished");
     let image = Image::open(&path, &OpenOptions::default()).expect("opened");
     let chain = image.chain(Depth::Chain, None).expect("chain");
-    let never = std::sync::atomic::AtomicBool::new(false);
+    let never = AtomicBool::new(false);
     let mut group = c.benchmark_group("L2 walk");
     group.throughput(Throughput::Elements(size / CLUSTER as u64));
     group.bench_function("64 GiB, a data cluster in 16", |b| {
