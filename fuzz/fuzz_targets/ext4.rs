@@ -10,7 +10,8 @@ use std::io::Read;
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use qimg::fs::{FreeOptions, fuzz_ext4_free_space};
+use qimg::fs::FreeOptions;
+use qimg::fs::fuzzing::ext4_free_space;
 use qimg::image::{Depth, Format, Image, OpenOptions};
 use qimg::store::{Memory, ReadAt};
 use qimg::volume::Volume;
@@ -76,7 +77,7 @@ fuzz_target!(|bytes: &[u8]| {
     let chain = image.chain(Depth::Top, None).unwrap();
     let volume = Volume::whole(&chain);
     for replay_journal in [false, true] {
-        if let Ok(space) = fuzz_ext4_free_space(&volume, &FreeOptions { replay_journal }) {
+        if let Ok(space) = ext4_free_space(&volume, &FreeOptions { replay_journal }) {
             let ranges = space.free.ranges();
             assert!(ranges.iter().all(|range| range.start >= 2048 && range.end <= size));
             assert!(ranges.is_sorted_by(|a, b| a.end < b.start));

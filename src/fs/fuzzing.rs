@@ -1,7 +1,7 @@
 //! The readers of single formats, for the fuzz targets: there only when cargo-fuzz builds the crate.
 
 use super::tree::Tree;
-use super::{FreeOptions, ext4, fat, iso9660};
+use super::{FreeOptions, FreeSpace, Refusal, ext4, fat, iso9660};
 use crate::volume::Volume;
 
 /// Reads `volume` as FAT: its free ranges lie within it, and its files go to `each`.
@@ -29,4 +29,12 @@ pub fn ext4_files(volume: &Volume<'_>, each: &mut dyn FnMut(&dyn Tree)) {
     if let Ok(files) = ext4::files::Files::open(volume) {
         each(&files);
     }
+}
+
+/// The free space of ext4 alone.
+///
+/// # Errors
+/// Whatever makes its reader refuse.
+pub fn ext4_free_space(volume: &Volume<'_>, options: &FreeOptions) -> Result<FreeSpace, Refusal> {
+    ext4::free_space(volume, options)
 }

@@ -34,19 +34,6 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::free::FreeMap;
 
-/// The reader of ext2, ext3 and ext4 alone.
-///
-/// # Errors
-/// Whatever makes it refuse.
-#[cfg(fuzzing)]
-#[doc(hidden)]
-pub fn fuzz_ext4_free_space(
-    volume: &crate::volume::Volume<'_>,
-    options: &FreeOptions,
-) -> Result<FreeSpace, Refusal> {
-    ext4::free_space(volume, options)
-}
-
 /// Why the free space of a volume is not used: all of it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
