@@ -115,14 +115,9 @@ pub(crate) fn reasons(out: &mut dyn Write, survey: &Survey) -> io::Result<()> {
             continue;
         }
         let name = Escaped(&part.name).to_string();
-        let kind = part
-            .identity
-            .as_ref()
-            .map(|identity| format!("{} ", identity.kind))
-            .unwrap_or_default();
         writeln!(
             out,
-            "part {name}: {kind}{}; kept all of it",
+            "part {name}: {}; kept all of it",
             Escaped(&refusal.to_string())
         )?;
     }
