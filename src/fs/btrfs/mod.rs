@@ -22,7 +22,7 @@ use crate::volume::Volume;
 
 use chunks::{Chunk, ChunkMap, Stripe};
 use superblock::Superblock;
-use tree::{Item, Root, walk};
+use tree::{Item, Key, Root, walk};
 
 /// Owners of trees (`include/uapi/linux/btrfs_tree.h`).
 const ROOT_TREE: u64 = 1;
@@ -30,6 +30,8 @@ const CHUNK_TREE: u64 = 3;
 const DEVICE_TREE: u64 = 4;
 
 /// Types of items.
+/// `BTRFS_TREE_RELOC_OBJECTID`.
+const RELOCATION_TREE: u64 = 8_u64.wrapping_neg();
 const ROOT_ITEM: u8 = 132;
 const DEVICE_EXTENT: u8 = 204;
 const DEVICE_REPLACE: u8 = 250;
@@ -72,6 +74,15 @@ pub(super) fn free_space(volume: &Volume<'_>, _: &FreeOptions) -> Result<FreeSpa
         return Ok(FreeSpace {
             free: map.build(),
             note: Some("no free space tree: free space inside of its chunks is kept".into()),
+        });
+    }
+    if is_unfinished(volume, &superblock, &chunks)? {
+        return Ok(FreeSpace {
+            free: map.build(),
+            note: Some(
+                "a subvolume is still being deleted, or a balance under way: free space inside of its chunks is kept"
+                    .into(),
+            ),
         });
     }
     for group in groups::free(volume, &superblock, &chunks)? {
@@ -145,6 +156,27 @@ fn device_extents(
         ));
     }
     Ok(extents)
+}
+
+/// Whether a tree is half gone: one that the kernel is still deleting, or to which a balance moves extents. What was
+/// taken from such a tree is free already, though some of what is left of it still names it.
+fn is_unfinished(
+    volume: &Volume<'_>,
+    superblock: &Superblock,
+    chunks: &ChunkMap,
+) -> Result<bool, Refusal> {
+    let mut unfinished = false;
+    walk(volume, superblock, chunks, &superblock.root, &mut |item| {
+        if item.key.kind == ROOT_ITEM {
+            let fields = Fields(item.data);
+            // `refs` and `drop_progress` of `struct btrfs_root_item`.
+            let is_deleted = fields.le32(216) == 0;
+            let is_being_dropped = fields.slice(220, Key::SIZE).iter().any(|&byte| byte != 0);
+            unfinished |= is_deleted || is_being_dropped || item.key.object == RELOCATION_TREE;
+        }
+        Ok(())
+    })?;
+    Ok(unfinished)
 }
 
 /// The root of the tree that is called `owner`.
