@@ -12,7 +12,7 @@ use qimg::fat::{self, Kind, Options, Size, Timestamp, Tree, Volume};
 use qimg::fs::probe::{identify, open_tree};
 use qimg::fs::tree::{FileKind, Piece};
 use qimg::image::{Depth, Format, Image, OpenOptions};
-use qimg::store::{Memory, ReadAt};
+use qimg::store::{HostFile, Locking, Memory, ReadAt, WriteAt};
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
@@ -414,13 +414,15 @@ fn the_longest_file_fits_and_a_longer_one_is_refused() {
     // Sparse: only what is not zeros is written.
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("fat");
-    let file = std::fs::File::create(&path).unwrap();
+    std::fs::write(&path, []).unwrap();
+    let file = HostFile::open_write(&path, Locking::Check).unwrap();
     file.set_len(volume.size()).unwrap();
     for piece in volume.pieces() {
         if let fat::Fill::Bytes(bytes) = &piece.fill {
-            std::os::unix::fs::FileExt::write_all_at(&file, bytes, piece.start).unwrap();
+            file.write_all_at(bytes, piece.start).unwrap();
         }
     }
+    drop(file);
     let output = run(directory.path(), "fsck.fat", &["-n", "fat"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}");
