@@ -76,6 +76,7 @@ pub mod inspect;
 pub mod lvm;
 pub mod partition;
 pub mod prune;
+pub mod resize;
 pub mod rewrite;
 pub mod source;
 pub mod sparsify;

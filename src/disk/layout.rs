@@ -284,7 +284,7 @@ impl Part<'_> {
 }
 
 /// The smallest aligned size in which a volume has room.
-fn smallest_fat(
+pub(super) fn smallest_fat(
     tree: &Tree,
     content: &super::FatContent,
     sector_size: u64,

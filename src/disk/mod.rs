@@ -2,19 +2,19 @@
 //!
 //! A [`Description`] says what is wanted; [`create`] lays it out, and has the data path carry the parts into a raw or qcow2
 //! image as it would carry a disk that was there: holes stay holes, on all cores, compressed if that is asked for.
-//! `grow` and `add_esp` change disks that are there.
+//! [`grow`] and [`add_esp`] change disks that are there.
 //!
 //! Everything in a new disk depends on what is in the description and the files that it names: GUIDs come from a seed,
 //! dates are fixed. The same parts give the same bytes.
 //!
 //! Knows partition tables, FAT and images by their own modules; must not know how images store what they are given.
 
-//TODO mod add_esp;
+mod add_esp;
 mod assembly;
 mod description;
-//TODO mod edit;
+mod edit;
 mod fill;
-//TODO mod grow;
+mod grow;
 mod identity;
 mod layout;
 mod text;
@@ -24,10 +24,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-//TODO pub use add_esp::{AddEspRequest, AddedEsp, add_esp};
+pub use add_esp::{AddEspRequest, AddedEsp, add_esp};
 pub use assembly::Assembly;
 pub use description::{Content, Description, FatContent, ImageContent, PartDescription, PartSize};
-//TODO pub use grow::{GrowRequest, Grown, grow};
+pub use grow::{GrowRequest, Grown, grow};
 
 use crate::codec::EncoderOptions;
 use crate::convert::{self, Options, Reuse};

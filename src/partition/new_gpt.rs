@@ -173,6 +173,18 @@ impl NewGpt {
         self.sector_size
     }
 
+    /// The disk's GUID, as the number that its text spells.
+    pub fn disk(&self) -> u128 {
+        self.disk
+    }
+
+    /// The first number that no partition has; one too many when all are taken.
+    pub fn free_number(&self) -> u32 {
+        let entries = self.entries.chunks_exact(self.entry_size);
+        let taken = entries.take_while(|entry| !is_unused(entry)).count();
+        u32::try_from(taken + 1).unwrap_or(u32::MAX)
+    }
+
     /// Bytes that partitions may use.
     pub fn usable(&self) -> Range<u64> {
         let last = self.sectors - self.table_sectors() - 1;
