@@ -66,6 +66,9 @@ fn look(bytes: Vec<u8>, format: Format) -> (Vec<u8>, u64) {
             progress: None,
         };
         let report = image.check(&options).unwrap();
+        if report.corruptions > 0 {
+            eprintln!("{:?}", report.findings);
+        }
         report.corruptions + report.check_errors
     } else {
         0
@@ -152,7 +155,7 @@ fn crash_everywhere(
         }
     }
     for nth in (0..changes.len() as u64).step_by(step) {
-        for effect in [Effect::Fail(5), Effect::Short(700, 28), Effect::Die(5)] {
+        for effect in [Effect::Fail(5), Effect::Short(512, 28), Effect::Die(5)] {
             let store =
                 Faulty::new(Memory::from(bytes.to_vec())).failing(Operation::Change, nth, effect);
             let (store, done) = in_memory(store, format, work);
@@ -212,9 +215,9 @@ fn grown_and_shrunk_images_are_what_qemu_img_makes() {
         let theirs = scratch.path("theirs");
         std::fs::copy(&path, &theirs).unwrap();
         let far = if shape.contains("512") {
-            600 * MIB
+            100 * MIB
         } else {
-            2 << 40
+            20 << 30
         };
         for new in [size + 512, 7 * MIB, far, 40 * MIB, MIB + 512, 512, 3 * MIB] {
             let image = InPlace::open(&path, &options(Format::Qcow2)).unwrap();

@@ -243,7 +243,8 @@ impl<'a> Edit<'a> {
         let mut cluster = vec![0; bits.len()];
         let shown = self.file.header.virtual_size().saturating_sub(cluster_at);
         let shown = usize::try_from(shown).map_or(bits.len(), |shown| shown.min(bits.len()));
-        if !reads_zero && bytes.len() < shown {
+        let covers = skip == 0 && bytes.len() >= shown;
+        if !reads_zero && !covers {
             old.read_at(cluster_at, cluster.get_mut(..shown).unwrap_or_default())?;
         }
         if let Some(part) = cluster.get_mut(skip..skip + bytes.len()) {
