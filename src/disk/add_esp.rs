@@ -97,6 +97,7 @@ pub fn add_esp(
     let disk_uuid = Uuid::from_u128(gpt.disk());
     let number = request.number.unwrap_or_else(|| gpt.free_number());
     let id = identity::volume(disk_uuid, number);
+    let id = request.content.volume_id.unwrap_or(id);
     let fixed = fat::Size::Fixed(length);
     let options = fill::options(&request.content, fixed, sector_size, gap.start, id);
     let volume = fat::plan(&tree, &options)?;

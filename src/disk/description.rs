@@ -91,6 +91,8 @@ pub struct FatContent {
     pub label: Option<String>,
     /// Width of its table's entries.
     pub kind: Option<fat::Kind>,
+    /// Its number, derived from the seed when absent.
+    pub volume_id: Option<u32>,
     /// Bytes that are to stay free at least, when it is sized to its content.
     pub spare: u64,
 }
@@ -179,6 +181,21 @@ impl PartSize {
 }
 
 impl FatContent {
+    /// The number of a volume as blkid prints it: `ABCD-1234`.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn parse_volume_id(text: &str) -> Result<u32> {
+        let digits = text.replace('-', "");
+        u32::from_str_radix(&digits, 16)
+            .ok()
+            .filter(|_| digits.len() == 8)
+            .ok_or_else(|| {
+                Error::usage(format!("'{text}' is no number of a volume"))
+                    .with_remedy("write eight hexadecimal digits, such as ABCD-1234")
+            })
+    }
+
     /// The kind of FAT that `text` names.
     ///
     /// # Errors

@@ -223,6 +223,7 @@ fn put(
         (Opened::Image(chain), _) => disk.push_image(part.start, *chain),
         (Opened::Fat(tree), Content::Fat(content)) => {
             let id = identity::volume(uuid, part.number);
+            let id = content.volume_id.unwrap_or(id);
             let size = fat::Size::Fixed(part.size);
             let options = fill::options(content, size, sector_size, part.start, id);
             let volume = fat::plan(&tree, &options)?;

@@ -49,6 +49,7 @@ struct PartText {
     label: Option<Spanned<String>>,
     fat: Option<Spanned<String>>,
     spare: Option<Spanned<Number>>,
+    volume_id: Option<Spanned<String>>,
 }
 
 /// A size as a number of bytes, or as text.
@@ -247,18 +248,23 @@ fn part_of(
         FatContent::parse_kind(kind)
     })?;
     let spare = lines.read("spare", text.spare.as_ref(), Number::bytes)?;
+    let volume_id = lines.read("volume-id", text.volume_id.as_ref(), |id| {
+        FatContent::parse_volume_id(id)
+    })?;
     let is_esp = crate::partition::PartitionKind::Gpt(part.kind).is_esp();
     let is_fat = directories.is_some()
         || text.copy.is_some()
         || fat_kind.is_some()
         || text.label.is_some()
+        || volume_id.is_some()
         || spare.is_some();
     let at_line = |error: &Error| at_place(&part.place, error);
     part.content = match image {
         Some(_) if is_fat => {
             return Err(at_line(
-                &Error::usage("it is filled from an image and with files")
-                    .with_remedy("leave out image, or files, copy, label, fat and spare"),
+                &Error::usage("it is filled from an image and with files").with_remedy(
+                    "leave out image, or files, copy, label, fat, volume-id and spare",
+                ),
             ));
         }
         Some(path) => Content::Image(ImageContent { path, format }),
@@ -283,6 +289,7 @@ fn part_of(
                     .map(Spanned::into_inner)
                     .or_else(|| is_esp.then(|| "ESP".to_owned())),
                 kind: fat_kind,
+                volume_id,
                 spare: spare.unwrap_or(0),
             })
         }

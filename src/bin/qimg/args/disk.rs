@@ -256,6 +256,7 @@ A description:
   copy = { \"EFI/BOOT/BOOTX64.EFI\" = \"grubx64.efi\" }
   label = \"ESP\"
   fat = \"fat32\"                 # when not given, as the size allows
+  volume-id = \"ABCD-1234\"       # when not given, derived from the seed
   spare = \"16M\"                 # room beside the files, in a minimal size
 
   [[partition]]

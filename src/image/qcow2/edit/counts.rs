@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::SECTOR;
 use crate::error::{Error, Result};
 use crate::image::qcow2::Qcow2File;
 use crate::image::qcow2::check::BLOCK_MASK;
@@ -228,12 +229,17 @@ impl<'a> Counts<'a> {
             }
             self.write_blocks()?;
         } else {
-            for number in &self.new_blocks {
-                let at = usize::try_from(*number)
-                    .unwrap_or(usize::MAX)
-                    .saturating_mul(8);
-                if let Some(entry) = bytes.get(at..at + 8) {
-                    self.store.write_all_at(entry, self.place.0 + at as u64)?;
+            // A block is counted by itself or one behind it, which the table must know before.
+            let sectors: BTreeSet<u64> = self
+                .new_blocks
+                .iter()
+                .map(|number| number * 8 / SECTOR as u64)
+                .collect();
+            for sector in sectors.into_iter().rev() {
+                let at = usize::try_from(sector).unwrap_or(0) * SECTOR;
+                if let Some(entries) = bytes.get(at..at + SECTOR) {
+                    self.store.write_all_at(entries, self.place.0 + at as u64)?;
+                    self.store.sync()?;
                 }
             }
         }
