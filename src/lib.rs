@@ -35,10 +35,11 @@
 //! | layer | modules | knows |
 //! |---|---|---|
 //! | program | `src/bin/qimg` | arguments, words, colours, exit codes |
-//! | operations | [`compress`], [`rewrite`], [`prune`], [`create`], [`compare`], [`sparsify`], [`extract`] | what a user asks for |
+//! | operations | [`compress`], [`rewrite`], [`prune`], [`create`], [`compare`], [`sparsify`], [`extract`], [`resize`], [`disk`] | what a user asks for |
 //! | data path | [`convert`] | sources, writers and codecs; no format |
 //! | formats | [`image`] | qcow2 and raw, what they are and whether they are sound; policies for files that an image names; no operation |
 //! | guest | [`volume`], [`partition`], [`lvm`], [`fs`], [`free`] | partitions and filesystems inside the guest's disk, and what they do not use |
+//! | makers | [`fat`] | what a new FAT volume is made of |
 //! | contracts | [`source`], [`writer`], [`extent`], [`codec`], [`zero`] | guest bytes, extents, one cluster |
 //! | host | [`store`] | files, locks, holes, staging |
 //! | base | [`error`], [`units`], `fields` | failures that name file, place and remedy; sizes; numbers in records |
@@ -46,7 +47,7 @@
 //! # Never
 //!
 //! - A file that an image names is never opened without a [`image::BackingPolicy`]; the default opens none.
-//! - An input is never written, but by [`sparsify`], which leaves it sound whenever it ends; a destination never holds half an image: outputs are staged and renamed.
+//! - An input is never written, but by [`sparsify`], [`resize`], [`disk::grow`] and [`disk::add_esp`], which leave it sound whenever they end; a destination never holds half an image: outputs are staged and renamed.
 //! - No byte of an image can make the library panic, allocate without bound or loop without end.
 //! - A free map only under-reports: on any doubt about a filesystem all of it is kept.
 //! - "Unallocated" and "zero" are never merged before the writer decides: with a backing file they differ.
@@ -60,9 +61,11 @@ pub mod compare;
 pub mod compress;
 pub mod convert;
 pub mod create;
+pub mod disk;
 pub mod error;
 pub mod extent;
 pub mod extract;
+pub mod fat;
 mod fields;
 pub mod free;
 pub mod fs;
@@ -74,6 +77,7 @@ pub mod inspect;
 pub mod lvm;
 pub mod partition;
 pub mod prune;
+pub mod resize;
 pub mod rewrite;
 pub mod source;
 pub mod sparsify;

@@ -4,11 +4,15 @@
 //! Knows when an image may be written at all. How a format drops clusters is
 //! the format's own. Must not know where a free map comes from.
 
+mod edit;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
+
+pub use edit::EditOptions;
 
 use super::backing::Role;
 use super::{Driver, Image, OpenOptions, qcow2, raw};

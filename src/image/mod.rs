@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 pub(crate) use backing::is_protocol;
 pub use backing::{BackingPolicy, Chain, MAX_CHAIN};
-pub use in_place::{InPlace, PunchOptions, PunchProgress, Punched};
+pub use in_place::{EditOptions, InPlace, PunchOptions, PunchProgress, Punched};
 pub use info::{ImageInfo, backing_chain_info};
 pub use map::{MapEntry, map};
 pub use probe::Format;

@@ -2,9 +2,9 @@
 
 use crate::program::{qimg, scratch};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 17] = [
     "info", "map", "check", "compare", "measure", "create", "convert", "compress", "sparsify",
-    "inspect", "ls", "cat", "cp", "stat",
+    "inspect", "ls", "cat", "cp", "stat", "resize", "disk", "seed",
 ];
 
 #[test]

@@ -5,6 +5,7 @@ mod allocator;
 pub(crate) mod bitmaps;
 mod census;
 pub(crate) mod check;
+pub(crate) mod edit;
 pub(crate) mod format;
 mod gather;
 mod info;

@@ -1,7 +1,7 @@
 //! `qimg convert`.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use qimg::codec::CompressionType;
@@ -114,21 +114,26 @@ impl ConvertArgs {
         if let Some(format) = self.target_format {
             return Ok(format);
         }
-        let extension = self.destination.extension().and_then(|text| text.to_str());
-        match extension.map(str::to_ascii_lowercase).as_deref() {
-            Some("qcow2" | "qcow") => Ok(Format::Qcow2),
-            Some(other @ ("vmdk" | "vhd" | "vhdx" | "vpc" | "vdi" | "qed")) => {
-                Err(qimg::Error::unsupported(format!(
-                    "'.{other}' stands for a format that qimg does not write"
-                ))
-                .with_remedy("write -O qcow2 or -O raw"))
-            }
-            _ => Ok(Format::Raw),
-        }
+        format_of_name(&self.destination)
     }
 
     pub(crate) fn thread_count(&self) -> usize {
         thread_count(self.threads)
+    }
+}
+
+/// The format that a file's name stands for.
+pub(crate) fn format_of_name(path: &Path) -> qimg::Result<Format> {
+    let extension = path.extension().and_then(|text| text.to_str());
+    match extension.map(str::to_ascii_lowercase).as_deref() {
+        Some("qcow2" | "qcow") => Ok(Format::Qcow2),
+        Some(other @ ("vmdk" | "vhd" | "vhdx" | "vpc" | "vdi" | "qed")) => {
+            Err(qimg::Error::unsupported(format!(
+                "'.{other}' stands for a format that qimg does not write"
+            ))
+            .with_remedy("write -O qcow2 or -O raw"))
+        }
+        _ => Ok(Format::Raw),
     }
 }
 

@@ -8,6 +8,7 @@ mod compare;
 mod compress;
 mod convert;
 mod create;
+mod disk;
 mod files;
 mod free_space;
 mod guest_path;
@@ -18,7 +19,9 @@ mod map;
 mod measure;
 mod option_list;
 mod output;
+mod resize;
 mod sparsify;
+mod write;
 
 use std::path::PathBuf;
 
@@ -28,8 +31,11 @@ use clap_complete::Shell;
 pub(crate) use check::CheckArgs;
 pub(crate) use compare::CompareArgs;
 pub(crate) use compress::{CompressArgs, Window};
-pub(crate) use convert::{Codec, ConvertArgs};
+pub(crate) use convert::{Codec, ConvertArgs, format_of_name};
 pub(crate) use create::CreateArgs;
+pub(crate) use disk::{
+    DiskAddEspArgs, DiskArgs, DiskCommand, DiskCreateArgs, DiskGrowArgs, EspArgs,
+};
 pub(crate) use files::{CatArgs, CpArgs, LsArgs, StatArgs};
 pub(crate) use free_space::FreeSpaceArgs;
 pub(crate) use guest_path::{BrowseArgs, GuestPath, host_name};
@@ -40,7 +46,9 @@ pub(crate) use map::MapArgs;
 pub(crate) use measure::MeasureArgs;
 pub(crate) use option_list::OptionList;
 pub(crate) use output::{ProgressArgs, ProgressMode, ReportArgs, ThreadArgs};
+pub(crate) use resize::ResizeArgs;
 pub(crate) use sparsify::SparsifyArgs;
+pub(crate) use write::WriteArgs;
 
 /// Everything that was typed.
 #[derive(Debug, Parser)]
@@ -77,6 +85,8 @@ Examples:
   qimg cat disk.qcow2:/etc/os-release       a file on it; also ls, stat and cp
   qimg compress disk.qcow2 small.qcow2      a smaller image with the same files
   qimg sparsify disk.qcow2                  the same image without what its guest does not use
+  qimg resize disk.qcow2 +10G               the same image with a larger disk
+  qimg disk create --root root.img d.qcow2  a disk of parts: partitions, EFI files, filesystems
   qimg convert -O raw disk.qcow2 disk.raw   another format
   qimg compare disk.qcow2 small.qcow2       whether two images hold the same
 
@@ -109,6 +119,8 @@ pub(crate) enum Command {
     Convert(ConvertArgs),
     Compress(CompressArgs),
     Sparsify(SparsifyArgs),
+    Resize(ResizeArgs),
+    Disk(DiskArgs),
     /// Print completions for a shell
     #[command(hide = true, after_long_help = COMPLETIONS_HELP)]
     Completions {

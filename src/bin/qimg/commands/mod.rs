@@ -10,12 +10,14 @@ mod compress;
 mod convert;
 mod copy;
 mod create;
+mod disk;
 mod files;
 mod free_space;
 mod info;
 mod inspect;
 mod map;
 mod measure;
+mod resize;
 mod sparsify;
 
 use std::io::{self, Write};
@@ -76,6 +78,8 @@ pub(crate) fn run(cli: &Cli, console: &mut Console<'_>) -> Status {
         Command::Convert(args) => convert::run(args, progress, console),
         Command::Compress(args) => compress::run(args, progress, console),
         Command::Sparsify(args) => sparsify::run(args, progress, console),
+        Command::Resize(args) => resize::run(args, console),
+        Command::Disk(args) => disk::run(args, progress, console),
         Command::Completions { shell } => {
             console.out.write_all(&generate::completions(*shell))?;
             Ok(0)

@@ -6,6 +6,7 @@ pub(crate) mod compress;
 pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod date;
+pub(crate) mod disk;
 pub(crate) mod files;
 pub(crate) mod info;
 pub(crate) mod inspect;
