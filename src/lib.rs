@@ -35,10 +35,11 @@
 //! | layer | modules | knows |
 //! |---|---|---|
 //! | program | `src/bin/qimg` | arguments, words, colours, exit codes |
-//! | operations | [`compress`], [`rewrite`], [`prune`], [`create`], [`compare`], [`sparsify`], [`extract`] | what a user asks for |
+//! | operations | [`compress`], [`rewrite`], [`prune`], [`create`], [`compare`], [`sparsify`], [`extract`], [`seed`] | what a user asks for |
 //! | data path | [`convert`] | sources, writers and codecs; no format |
 //! | formats | [`image`] | qcow2 and raw, what they are and whether they are sound; policies for files that an image names; no operation |
 //! | guest | [`volume`], [`partition`], [`lvm`], [`fs`], [`free`] | partitions and filesystems inside the guest's disk, and what they do not use |
+//! | volumes | [`iso9660`] | new filesystems, written as a whole |
 //! | contracts | [`source`], [`writer`], [`extent`], [`codec`], [`zero`] | guest bytes, extents, one cluster |
 //! | host | [`store`] | files, locks, holes, staging |
 //! | base | [`error`], [`units`], `fields` | failures that name file, place and remedy; sizes; numbers in records |
@@ -71,10 +72,12 @@ pub mod fs;
 pub mod fuzzing;
 pub mod image;
 pub mod inspect;
+pub mod iso9660;
 pub mod lvm;
 pub mod partition;
 pub mod prune;
 pub mod rewrite;
+pub mod seed;
 pub mod source;
 pub mod sparsify;
 pub mod store;

@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("writer", &["error", "store"]),
     ("free", &[]),
     ("fields", &[]),
+    ("iso9660", &["error"]),
     ("volume", &["error", "source"]),
     ("fs", &["error", "fields", "free", "volume"]),
     ("partition", &["error", "fields", "volume"]),
@@ -39,7 +40,9 @@ const LAYERS: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("rustix", &["store"]),
     ("nix", &["store"]),
-    ("flate2", &["codec"]),
+    ("flate2", &["codec", "seed"]),
+    ("saphyr_parser", &["seed"]),
+    ("sha2", &["seed"]),
     ("libdeflater", &["codec"]),
     ("zstd", &["codec"]),
     ("clap", &[]),
