@@ -1,7 +1,7 @@
 //! Seeds: the volume from which cloud-init configures a guest at its first boot (data source NoCloud).
 //!
-//! Knows what is in a seed, checks it, and gives the bytes of its volume; they depend on the request alone. Must not
-//! know image formats or host files: what becomes of the bytes is the caller's.
+//! Knows what is in a seed, checks it, and gives the bytes of its volume, which depend on the request alone. Must not
+//! read a file of the host: the caller brings all inputs.
 //!
 //! ```
 //! use qimg::seed::{MetaData, Part, SeedRequest, check, build};
@@ -24,6 +24,7 @@ mod emit;
 mod header;
 mod multipart;
 mod nocloud;
+pub mod output;
 pub mod read;
 pub mod serve;
 mod tar;

@@ -191,11 +191,25 @@ fn not_yaml(text: &str, fault: &Fault) -> Finding {
         format!("is not valid YAML: {}", fault.message),
     )
     .at(fault.mark);
-    // What parsers say of a tab is hard to understand.
-    let line = text.lines().nth(fault.mark.line - 1).unwrap_or_default();
-    let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
-    if indent.contains('\t') {
-        return finding.with_remedy("indent with spaces: YAML takes no tabs");
+    // What parsers say of a tab is hard to understand, and they say it one line too early.
+    let near = text
+        .lines()
+        .enumerate()
+        .skip(fault.mark.line.saturating_sub(2))
+        .take(3);
+    let tab = |line: &str| {
+        line.chars()
+            .take_while(|c| c.is_whitespace())
+            .position(|c| c == '\t')
+    };
+    if let Some((at, column)) = near.filter_map(|(at, line)| Some((at, tab(line)?))).next() {
+        let mark = Mark {
+            line: at + 1,
+            column: column + 1,
+        };
+        return finding
+            .at(mark)
+            .with_remedy("indent with spaces: YAML takes no tabs");
     }
     finding
 }

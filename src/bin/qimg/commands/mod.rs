@@ -16,6 +16,7 @@ mod info;
 mod inspect;
 mod map;
 mod measure;
+mod seed;
 mod sparsify;
 
 use std::io::{self, Write};
@@ -76,6 +77,7 @@ pub(crate) fn run(cli: &Cli, console: &mut Console<'_>) -> Status {
         Command::Convert(args) => convert::run(args, progress, console),
         Command::Compress(args) => compress::run(args, progress, console),
         Command::Sparsify(args) => sparsify::run(args, progress, console),
+        Command::Seed(args) => seed::run(args, console),
         Command::Completions { shell } => {
             console.out.write_all(&generate::completions(*shell))?;
             Ok(0)
