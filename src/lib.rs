@@ -64,6 +64,7 @@ pub mod create;
 pub mod error;
 pub mod extent;
 pub mod extract;
+pub mod fat;
 mod fields;
 pub mod free;
 pub mod fs;

@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["error"]),
     ("source", &["error", "extent", "store"]),
     ("writer", &["error", "store"]),
+    ("fat", &["error", "store", "units"]),
     ("free", &[]),
     ("fields", &[]),
     ("iso9660", &["error"]),
