@@ -30,9 +30,6 @@ pub mod serve;
 mod tar;
 mod yaml;
 
-#[cfg(test)]
-mod tests;
-
 use std::fmt;
 use std::io::{Read, Write};
 use std::str::FromStr;
@@ -40,6 +37,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::fat;
 use crate::iso9660;
 pub use crate::iso9660::File;
 pub use header::Header;
@@ -214,9 +212,7 @@ pub fn build(request: &SeedRequest) -> Result<Seed> {
             files: &files,
             time: request.time,
         })?,
-        Layout::Vfat => {
-            return Err(Error::unsupported("no FAT yet"));
-        }
+        Layout::Vfat => fat_volume(request, &files)?,
         Layout::Tar => tar::write("", &files, request.time)?,
         Layout::TarLocal => tar::write("var/lib/cloud/seed/nocloud/", &files, request.time)?,
         Layout::TarNet => tar::write("var/lib/cloud/seed/nocloud-net/", &files, request.time)?,
@@ -226,6 +222,28 @@ pub fn build(request: &SeedRequest) -> Result<Seed> {
         files,
         bytes,
     })
+}
+
+/// As large as its files need, in steps of 64 KiB.
+fn fat_volume(request: &SeedRequest, files: &[File]) -> Result<Vec<u8>> {
+    let mut tree = fat::Tree::new();
+    for file in files {
+        if file.name.contains(['/', '\\']) {
+            return Err(Error::usage(format!(
+                "'{}': not a name for a file in a seed",
+                file.name
+            )));
+        }
+        tree.add_bytes(&file.name, file.bytes.clone())?;
+    }
+    let options = fat::Options {
+        label: Some(request.label.clone()),
+        written: fat::Timestamp::from_unix(u64::try_from(request.time).unwrap_or(0)),
+        ..fat::Options::default()
+    };
+    let mut bytes = Vec::new();
+    let written = fat::plan(&tree, &options)?.write_in_order(&mut bytes);
+    written.map(|()| bytes)
 }
 
 /// `bytes` by gzip, without a name or a time.

@@ -131,6 +131,65 @@ pub(super) struct Document {
 
 /// The one document of `text`.
 pub(super) fn load(text: &str) -> Result<Document, Fault> {
+    refuse_controls(text)?;
+    let first = match parse(text) {
+        Err(fault) if fault.message == IN_FLOW && text.len() <= MAX_RELAID => fault,
+        result => return result,
+    };
+    // The parser asks for an indent inside of brackets, which version 1.1 does not: such lines get one, and what is found
+    // in them is told where it was.
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let mut indented = BTreeSet::new();
+    let mut fault = first;
+    let before = |mark: Mark, indented: &BTreeSet<usize>| {
+        let shift = if indented.contains(&mark.line) {
+            INDENT.len()
+        } else {
+            0
+        };
+        Mark {
+            column: mark.column.saturating_sub(shift).max(1),
+            ..mark
+        }
+    };
+    for _ in 0..MAX_INDENTED {
+        let line = fault.mark.line;
+        match lines.get_mut(line.saturating_sub(1)) {
+            Some(line_text) if fault.message == IN_FLOW && indented.insert(line) => {
+                line_text.insert_str(0, INDENT);
+            }
+            _ => break,
+        }
+        match parse(&lines.join("\n")) {
+            Ok(document) => return Ok(document),
+            Err(next) => fault = next,
+        }
+    }
+    fault.mark = before(fault.mark, &indented);
+    Err(fault)
+}
+
+/// What the parser says of a line in brackets that is indented less than what the brackets belong to.
+const IN_FLOW: &str = "invalid indentation";
+/// More than anything around it.
+const INDENT: &str = "                                                                ";
+/// Lines that are indented so at most, and bytes of a text that is: each of them is a pass over all of it.
+const MAX_INDENTED: usize = 32;
+const MAX_RELAID: usize = 256 << 10;
+
+/// `c-printable` of YAML 1.1: no others may stand in a text.
+fn refuse_controls(text: &str) -> Result<(), Fault> {
+    let odd = |c: char| !matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..);
+    let Some(at) = text.find(odd) else {
+        return Ok(());
+    };
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
+    let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
+    fault(Mark { line, column }, "a character that cannot be printed")
+}
+
+fn parse(text: &str) -> Result<Document, Fault> {
     let mut loader = Loader::default();
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| Fault {
@@ -202,6 +261,10 @@ impl Loader {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain;
                 let merge = plain && tag.is_none() && text == "<<";
+                // Both are types of their own in version 1.1, and PyYAML cannot make values of them.
+                if (merge && !self.expects_key()) || (plain && tag.is_none() && text == "=") {
+                    return fault(mark, "this is no text: quote it");
+                }
                 let value = scalar::resolve(&text, plain, tag.as_deref())
                     .map_err(|message| Fault { mark, message })?;
                 self.complete(Node { mark, value }, anchor, merge)?;
@@ -247,6 +310,12 @@ impl Loader {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
         }
         Ok(())
+    }
+
+    /// Whether the next value is the key of a map.
+    fn expects_key(&self) -> bool {
+        let open = self.open.last().map(|open| &open.contents);
+        matches!(open, Some(Contents::Map(map)) if map.key.is_none())
     }
 
     fn begin(

@@ -2,8 +2,9 @@
 
 use crate::program::{qimg, scratch};
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "info", "map", "check", "compare", "measure", "create", "convert", "compress", "sparsify",
+    "seed",
 ];
 
 #[test]

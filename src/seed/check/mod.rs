@@ -10,9 +10,6 @@ mod shape;
 mod ssh_key;
 mod text;
 
-#[cfg(test)]
-mod tests;
-
 use serde::Serialize;
 
 use super::yaml::{Document, Fault, Mark};

@@ -81,7 +81,7 @@ pub(crate) struct SeedMakeArgs {
 #[derive(Debug, Default, Args)]
 pub(crate) struct SeedContentsArgs {
     /// More user-data; several parts become one MIME message
-    #[arg(short, long = "user-data", value_name = "FILE")]
+    #[arg(short = 'u', long = "user-data", value_name = "FILE")]
     pub(crate) parts: Vec<PathBuf>,
 
     /// meta-data as it is
