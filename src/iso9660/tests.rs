@@ -41,7 +41,7 @@ fn the_bytes_are_those_that_they_were() {
     );
 }
 
-const GOLDEN: u32 = 0;
+const GOLDEN: u32 = 0xa1a6_7009;
 
 #[test]
 fn numbers_stand_where_the_standard_puts_them() {

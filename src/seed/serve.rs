@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 
 /// Where a guest sees its host's loopback through QEMU's user networking.
 const HOST_IN_GUEST: &str = "10.0.2.2";
+const VENDOR_DATA: &str = "vendor-data";
 /// A request's head at most.
 const MAX_HEAD: usize = 16 << 10;
 /// For a whole request, and for each step of its answer.
@@ -44,11 +45,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens at `address`; port 0 takes any that is free.
+    /// Listens at `address`; port 0 takes any that is free. Where no vendor-data is given, an empty one is served: cloud-init
+    /// asks for it ten times, a second apart, when there is none.
     ///
     /// # Errors
     /// The address is in use, or not this host's.
-    pub fn bind(address: SocketAddr, files: Vec<File>) -> Result<Self> {
+    pub fn bind(address: SocketAddr, mut files: Vec<File>) -> Result<Self> {
+        if files.iter().all(|file| file.name != VENDOR_DATA) {
+            files.push(File {
+                name: VENDOR_DATA.to_owned(),
+                bytes: Vec::new(),
+            });
+        }
         let failed = |error| Error::io(format_args!("listen at {address}"), error);
         let listener = TcpListener::bind(address).map_err(failed)?;
         // A call that waits for a guest would not notice that it is to end.

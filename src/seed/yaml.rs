@@ -133,7 +133,7 @@ pub(super) struct Document {
 pub(super) fn load(text: &str) -> Result<Document, Fault> {
     refuse_controls(text)?;
     let first = match parse(text) {
-        Err(fault) if fault.message == IN_FLOW && text.len() <= MAX_RELAID => fault,
+        Err(fault) if fault.message.starts_with(IN_FLOW) && text.len() <= MAX_RELAID => fault,
         result => return result,
     };
     // The parser asks for an indent inside of brackets, which version 1.1 does not: such lines get one, and what is found
@@ -155,7 +155,7 @@ pub(super) fn load(text: &str) -> Result<Document, Fault> {
     for _ in 0..MAX_INDENTED {
         let line = fault.mark.line;
         match lines.get_mut(line.saturating_sub(1)) {
-            Some(line_text) if fault.message == IN_FLOW && indented.insert(line) => {
+            Some(line_text) if fault.message.starts_with(IN_FLOW) && indented.insert(line) => {
                 line_text.insert_str(0, INDENT);
             }
             _ => break,
@@ -169,7 +169,7 @@ pub(super) fn load(text: &str) -> Result<Document, Fault> {
     Err(fault)
 }
 
-/// What the parser says of a line in brackets that is indented less than what the brackets belong to.
+/// How the parser begins what it says of a line in brackets that is indented less than what the brackets belong to.
 const IN_FLOW: &str = "invalid indentation";
 /// More than anything around it.
 const INDENT: &str = "                                                                ";
@@ -262,7 +262,7 @@ impl Loader {
                 let plain = style == ScalarStyle::Plain;
                 let merge = plain && tag.is_none() && text == "<<";
                 // Both are types of their own in version 1.1, and PyYAML cannot make values of them.
-                if (merge && !self.expects_key()) || (plain && tag.is_none() && text == "=") {
+                if plain && tag.is_none() && (text == "<<" || text == "=") && !self.expects_key() {
                     return fault(mark, "this is no text: quote it");
                 }
                 let value = scalar::resolve(&text, plain, tag.as_deref())
