@@ -61,6 +61,7 @@ pub mod compare;
 pub mod compress;
 pub mod convert;
 pub mod create;
+pub mod disk;
 pub mod error;
 pub mod extent;
 pub mod extract;

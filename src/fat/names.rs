@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(different.len(), names.len());
         assert_eq!(
             shorts(&["longer name.txt", "LONGER~1.TXT", "Longer~2.txt"])[..2],
-            ["LONGER~3TXT 0 3", "LONGER~1TXT 0 1"]
+            ["LONGER~2TXT 0 3", "LONGER~1TXT 0 1"]
         );
     }
 

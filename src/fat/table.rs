@@ -58,7 +58,7 @@ mod tests {
             [0xf8, 0xff, 0xff, 0x03, 0xf0, 0xff, 0xff, 0x0f]
         );
         assert_eq!(
-            table(Kind::Fat16, &[2..4], 2),
+            table(Kind::Fat16, std::slice::from_ref(&(2..4)), 2),
             [0xf8, 0xff, 0xff, 0xff, 3, 0, 0xff, 0xff]
         );
         assert_eq!(

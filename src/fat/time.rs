@@ -27,7 +27,7 @@ impl Timestamp {
         let (year, month, day) = civil(seconds / DAY);
         let second = seconds % DAY;
         let date = (year.saturating_sub(1980) << 9) | (month << 5) | day;
-        let time = (second / 3600 << 11) | (second / 60 % 60 << 5) | (second % 60 / 2);
+        let time = ((second / 3600) << 11) | ((second / 60 % 60) << 5) | (second % 60 / 2);
         Self {
             date: u16::try_from(date).unwrap_or(0x21),
             time: u16::try_from(time).unwrap_or(0),

@@ -14,16 +14,16 @@ use crate::error::Result;
 use crate::fields::Fields;
 use crate::volume::Volume;
 
-const SIGNATURE: &[u8; 8] = b"EFI PART";
+pub(super) const SIGNATURE: &[u8; 8] = b"EFI PART";
 /// Bytes of a header that mean something.
 const HEADER: usize = 92;
 const LEAST_ENTRY: u32 = 128;
 /// Most bytes of entries: 8192 partitions of the usual 128 bytes; the specification asks for 16 KiB at least.
 const MOST_ENTRIES: u64 = 1 << 20;
 /// Attribute bit 2, "Legacy BIOS Bootable".
-const LEGACY_BOOTABLE: u64 = 1 << 2;
+pub(super) const LEGACY_BOOTABLE: u64 = 1 << 2;
 /// Sizes of sectors that disks show.
-const SECTOR_SIZES: [u64; 2] = [512, 4096];
+pub(super) const SECTOR_SIZES: [u64; 2] = [512, 4096];
 
 /// What a disk has of a GPT.
 #[derive(Debug, Default)]
@@ -45,16 +45,16 @@ pub(super) struct Gpt {
 
 /// A header with its entries, both sound.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Copy {
-    lba: u64,
+pub(super) struct Copy {
+    pub(super) lba: u64,
     alternate: u64,
-    first_usable: u64,
-    last_usable: u64,
-    disk: u128,
-    entry_size: usize,
-    entries: Vec<u8>,
+    pub(super) first_usable: u64,
+    pub(super) last_usable: u64,
+    pub(super) disk: u128,
+    pub(super) entry_size: usize,
+    pub(super) entries: Vec<u8>,
     /// Header and entries, in bytes of the disk.
-    structure: [Range<u64>; 2],
+    pub(super) structure: [Range<u64>; 2],
 }
 
 /// What is where a header should be.
@@ -213,6 +213,14 @@ impl Copy {
     }
 }
 
+/// The copy at sector `lba`, if it is sound.
+pub(super) fn sound_copy(disk: &Volume<'_>, sector_size: u64, lba: u64) -> Result<Option<Copy>> {
+    Ok(match copy(disk, sector_size, lba)? {
+        Place::Sound(copy) => Some(copy),
+        Place::Nothing | Place::Damaged(_) => None,
+    })
+}
+
 /// What is at sector `lba`.
 fn copy(disk: &Volume<'_>, sector_size: u64, lba: u64) -> Result<Place> {
     let sectors = disk.size() / sector_size;
@@ -284,12 +292,12 @@ fn is_right(computed: u32, stored: u32) -> bool {
 }
 
 /// A GUID as the number that its text spells: its first three fields are little-endian.
-fn guid(bytes: [u8; 16]) -> u128 {
+pub(super) fn guid(bytes: [u8; 16]) -> u128 {
     Uuid::from_bytes_le(bytes).as_u128()
 }
 
 /// A name in UTF-16, up to the first zero.
-fn label(bytes: &[u8]) -> Option<String> {
+pub(super) fn label(bytes: &[u8]) -> Option<String> {
     let units: Vec<u16> = bytes
         .chunks_exact(2)
         .map(|pair| Fields(pair).le16(0))

@@ -40,6 +40,43 @@ impl PartitionKind {
         }
     }
 
+    /// The type of a GPT that `text` means: a GUID, a name as [`PartitionKind::name`] has it, or one of the short names
+    /// that systemd-repart uses, such as `esp`, `linux-generic` and `root-x86-64`. Case and signs count for nothing.
+    pub fn from_name(text: &str) -> Option<Self> {
+        if let Ok(guid) = Uuid::parse_str(text) {
+            return Some(Self::Gpt(guid.as_u128()));
+        }
+        let text = folded(text);
+        let named = |name: &str| folded(name) == text;
+        let known = guids::NAMES.iter().find(|(_, name)| named(name));
+        let short = || {
+            let find = |name: &str| guids::NAMES.iter().find(|(_, other)| *other == name);
+            let (_, name) = SHORT_NAMES.iter().find(|(short, _)| named(short))?;
+            find(name)
+        };
+        let discoverable = || {
+            guids::ARCHITECTURES
+                .iter()
+                .flat_map(|(architecture, types)| {
+                    let roles = guids::ROLES.iter().zip(types);
+                    roles.map(move |((role, _), guid)| (*architecture, *role, *guid))
+                })
+                .find_map(|(architecture, role, guid)| {
+                    let (place, rest) = role.split_once(' ').unwrap_or((role, ""));
+                    let names = [
+                        format!("{place} {architecture} {rest}"),
+                        format!("Linux {role} ({architecture})"),
+                    ];
+                    names.iter().any(|name| named(name)).then_some(guid)
+                })
+        };
+        let guid = known
+            .or_else(short)
+            .map(|(guid, _)| *guid)
+            .or_else(discoverable)?;
+        Some(Self::Gpt(guid))
+    }
+
     /// As the table has it: `0x83`, or a GUID in lower case.
     pub fn number(&self) -> String {
         match *self {
@@ -83,6 +120,34 @@ impl PartitionKind {
                 Some((*architecture, *role, *verity))
             })
     }
+}
+
+/// Short names, and what each stands for.
+const SHORT_NAMES: &[(&str, &str)] = &[
+    ("esp", "EFI system"),
+    ("efi", "EFI system"),
+    ("bios", "BIOS boot"),
+    ("xbootldr", "Linux extended boot"),
+    ("linux", "Linux filesystem"),
+    ("linux-generic", "Linux filesystem"),
+    ("swap", "Linux swap"),
+    ("home", "Linux home"),
+    ("srv", "Linux server data"),
+    ("var", "Linux variable data"),
+    ("tmp", "Linux temporary data"),
+    ("user-home", "Linux home of a user"),
+    ("lvm", "Linux LVM"),
+    ("raid", "Linux RAID"),
+    ("luks", "Linux LUKS"),
+    ("data", "Microsoft basic data"),
+];
+
+/// Letters and digits alone.
+fn folded(text: &str) -> String {
+    text.chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_lowercase())
+        .collect()
 }
 
 impl fmt::Display for PartitionKind {
@@ -149,6 +214,30 @@ mod tests {
         guids.dedup();
         assert_eq!(guids.len(), count);
         assert!(type_bytes::NAMES.is_sorted_by(|a, b| a.0 < b.0));
+    }
+
+    #[test]
+    fn every_name_leads_back_to_its_type() {
+        let guids = guids::NAMES.iter().map(|(guid, _)| *guid);
+        let others = guids::ARCHITECTURES.iter().flat_map(|(_, types)| *types);
+        for kind in guids.chain(others).map(PartitionKind::Gpt) {
+            assert_eq!(PartitionKind::from_name(&kind.name()), Some(kind), "{kind}");
+            assert_eq!(PartitionKind::from_name(&kind.number()), Some(kind));
+        }
+        for (short, _) in SHORT_NAMES {
+            assert!(PartitionKind::from_name(short).is_some(), "{short}");
+        }
+        for (text, guid) in [
+            ("esp", guids::EFI_SYSTEM),
+            ("BIOS-boot", guids::BIOS_BOOT),
+            ("root-x86-64", 0x4f68bce3_e8cd_4db1_96e7_fbcaf984b709),
+            ("usr-arm64-verity", 0x6e11a4e7_fbca_4ded_b9e9_e1a512bb664e),
+        ] {
+            let kind = PartitionKind::from_name(text);
+            assert_eq!(kind, Some(PartitionKind::Gpt(guid)), "{text}");
+        }
+        assert_eq!(PartitionKind::from_name("nothing"), None);
+        assert_eq!(PartitionKind::from_name(""), None);
     }
 
     #[test]

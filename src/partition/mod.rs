@@ -8,6 +8,7 @@ mod gpt;
 mod guids;
 mod kind;
 mod mbr;
+mod new_gpt;
 mod type_bytes;
 
 #[cfg(test)]
@@ -21,6 +22,7 @@ use serde::{Serialize, Serializer};
 
 pub use boot::{BootCode, boot_code};
 pub use kind::PartitionKind;
+pub use new_gpt::{NewGpt, NewPartition, Placed};
 
 use crate::error::Result;
 use crate::volume::Volume;

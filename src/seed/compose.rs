@@ -78,7 +78,7 @@ impl Composition {
                     .with_remedy("name the user with --user"));
             }
             None if !self.ssh_keys.is_empty() => {
-                entries.push(("ssh_authorized_keys", texts(&self.ssh_keys)))
+                entries.push(("ssh_authorized_keys", texts(&self.ssh_keys)));
             }
             None => {}
         }
