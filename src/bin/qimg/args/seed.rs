@@ -27,7 +27,7 @@ pub(crate) struct SeedArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SeedCommand {
     Show(SeedShowArgs),
-    Serve(SeedServeArgs),
+    Serve(Box<SeedServeArgs>),
 }
 
 /// Where a seed goes.
