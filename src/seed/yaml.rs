@@ -114,6 +114,18 @@ pub(super) struct Fault {
     pub(super) message: String,
 }
 
+impl Fault {
+    /// Whether it lies in the bounds here rather than in the text.
+    pub(super) fn is_limit(&self) -> bool {
+        [TOO_DEEP, TOO_MANY, "recursion limit exceeded"].contains(&self.message.as_str())
+            || self.message.starts_with(IN_FLOW)
+    }
+}
+
+/// What the bounds here are exceeded by.
+const TOO_DEEP: &str = "lists and maps are nested too deep";
+const TOO_MANY: &str = "more values than are checked";
+
 /// A key that a map has more than once: the last value counts.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Duplicate {
@@ -327,7 +339,7 @@ impl Loader {
         contents: Contents,
     ) -> Result<(), Fault> {
         if self.open.len() >= MAX_DEPTH {
-            return fault(mark, "lists and maps are nested too deep");
+            return fault(mark, TOO_DEEP);
         }
         // Sets, ordered maps and pairs are loaded too, but no key of cloud-init takes one.
         let known = tag.is_none_or(|tag| {
@@ -393,7 +405,7 @@ impl Loader {
     fn count(&mut self, more: usize, mark: Mark) -> Result<(), Fault> {
         self.nodes = self.nodes.saturating_add(more);
         if self.nodes > MAX_NODES {
-            return fault(mark, "more values than are checked");
+            return fault(mark, TOO_MANY);
         }
         Ok(())
     }
@@ -414,7 +426,7 @@ impl Map {
             };
             brought += entries.len();
             if brought > MAX_NODES {
-                return fault(mark, "more values than are checked");
+                return fault(mark, TOO_MANY);
             }
             self.merged.extend(entries.iter().cloned());
         }

@@ -183,6 +183,10 @@ fn duplicates(document: &Document) -> impl Iterator<Item = Finding> + '_ {
 }
 
 fn not_yaml(text: &str, fault: &Fault) -> Finding {
+    if fault.is_limit() {
+        let text = format!("is not checked from here on: {}", fault.message);
+        return Finding::new(Severity::Note, text).at(fault.mark);
+    }
     let finding = Finding::new(
         Severity::Error,
         format!("is not valid YAML: {}", fault.message),
