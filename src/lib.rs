@@ -1,5 +1,6 @@
-//! qimg reads, checks, converts and compresses VM disk images: a native qcow2
-//! engine that uses all cores, and needs no qemu-img.
+//! qimg reads, checks, converts and compresses VM disk images, and looks into the
+//! filesystems in them: a native qcow2 engine that uses all cores, readers of
+//! partition tables and filesystems, and no need of qemu-img or a mount.
 //!
 //! # The data path
 //!
@@ -35,11 +36,12 @@
 //! | layer | modules | knows |
 //! |---|---|---|
 //! | program | `src/bin/qimg` | arguments, words, colours, exit codes |
-//! | operations | [`compress`], [`rewrite`], [`prune`], [`create`], [`compare`], [`sparsify`], [`extract`], [`resize`], [`disk`] | what a user asks for |
+//! | operations | [`compress`], [`rewrite`], [`prune`], [`create`], [`compare`], [`sparsify`], [`resize`], [`extract`], [`inspect`], [`usage`], [`disk`], [`seed`] | what a user asks for |
+//! | disk | [`survey`], [`browse`] | the rules that concern more than one part of a disk; which filesystem a path lies on |
 //! | data path | [`convert`] | sources, writers and codecs; no format |
 //! | formats | [`image`] | qcow2 and raw, what they are and whether they are sound; policies for files that an image names; no operation |
 //! | guest | [`volume`], [`partition`], [`lvm`], [`fs`], [`free`] | partitions and filesystems inside the guest's disk, and what they do not use |
-//! | makers | [`fat`] | what a new FAT volume is made of |
+//! | makers | [`fat`], [`iso9660`] | new filesystems, written as a whole |
 //! | contracts | [`source`], [`writer`], [`extent`], [`codec`], [`zero`] | guest bytes, extents, one cluster |
 //! | host | [`store`] | files, locks, holes, staging |
 //! | base | [`error`], [`units`], `fields` | failures that name file, place and remedy; sizes; numbers in records |
@@ -74,11 +76,13 @@ pub mod fs;
 pub mod fuzzing;
 pub mod image;
 pub mod inspect;
+pub mod iso9660;
 pub mod lvm;
 pub mod partition;
 pub mod prune;
 pub mod resize;
 pub mod rewrite;
+pub mod seed;
 pub mod source;
 pub mod sparsify;
 pub mod store;

@@ -131,7 +131,7 @@ pub fn create(
         share: request.encoding.is_none() && disk.all_shared_with(&target)?,
         cancel,
     };
-    let total = convert::stored_bytes(disk)?;
+    let total = convert::stored_bytes(disk, cancel)?;
     convert::convert(disk, target.writer(), &options, &mut |step| {
         progress(step, total);
     })?;

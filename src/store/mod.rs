@@ -20,6 +20,7 @@ mod memory;
 mod recorder;
 mod staged;
 mod sweep;
+mod whole;
 
 use std::ops::Range;
 use std::path::Path;
@@ -33,6 +34,7 @@ pub use lock::Locking;
 pub use memory::Memory;
 pub use recorder::{Change, Recorder};
 pub use staged::{Staged, Sync, write_file};
+pub use whole::read_file;
 
 use crate::error::Result;
 

@@ -17,15 +17,13 @@ mod signals;
 use std::io::{self, BufWriter, IsTerminal};
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     let colours = io::stdout().is_terminal() && render::wants_colours();
     let mut stdout = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let mut stderr = io::stderr();
     let terminal = stderr.is_terminal();
     let mut console = render::Console::new(&mut stdout, &mut stderr, terminal, colours);
-    let result = match args::Cli::try_parse() {
+    let result = match args::Cli::typed() {
         Ok(cli) => commands::run(&cli, &mut console),
         Err(words) => render::error::usage(&mut console, &words),
     };

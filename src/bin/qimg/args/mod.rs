@@ -4,6 +4,7 @@
 //! `commands` turns what is here into the library's own requests.
 
 mod check;
+mod cloud_localds;
 mod compare;
 mod compress;
 mod convert;
@@ -20,10 +21,12 @@ mod measure;
 mod option_list;
 mod output;
 mod resize;
+mod seed;
 mod sparsify;
 mod write;
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
@@ -47,6 +50,10 @@ pub(crate) use measure::MeasureArgs;
 pub(crate) use option_list::OptionList;
 pub(crate) use output::{ProgressArgs, ProgressMode, ReportArgs, ThreadArgs};
 pub(crate) use resize::ResizeArgs;
+pub(crate) use seed::{
+    ComposeArgs, SeedArgs, SeedCommand, SeedContentsArgs, SeedFormat, SeedMakeArgs, SeedServeArgs,
+    SeedShowArgs,
+};
 pub(crate) use sparsify::SparsifyArgs;
 pub(crate) use write::WriteArgs;
 
@@ -89,6 +96,7 @@ Examples:
   qimg disk create --root root.img d.qcow2  a disk of parts: partitions, EFI files, filesystems
   qimg convert -O raw disk.qcow2 disk.raw   another format
   qimg compare disk.qcow2 small.qcow2       whether two images hold the same
+  qimg seed user-data                       a seed for cloud-init
 
 Also there:
   qimg completions SHELL                    completions for bash, elvish, fish, powershell or zsh
@@ -98,7 +106,7 @@ Exit codes:
   0    done
   1    failed, or used wrongly
   129, 130, 143   ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM
-  check and compare have more of them; each command's --help says which.
+  check, compare and seed have more of them; each command's --help says which.
 
 Results go to stdout; progress, warnings and errors to stderr.
 A file that an image names (a backing file, a data file) is not opened unless --backing says so.";
@@ -121,6 +129,7 @@ pub(crate) enum Command {
     Sparsify(SparsifyArgs),
     Resize(ResizeArgs),
     Disk(DiskArgs),
+    Seed(Box<SeedArgs>),
     /// Print completions for a shell
     #[command(hide = true, after_long_help = COMPLETIONS_HELP)]
     Completions {
@@ -153,6 +162,21 @@ Examples:
 Exit codes:
   0    done
   1    failed, or used wrongly";
+
+impl Cli {
+    /// What was typed, under whatever name this program was called.
+    pub(crate) fn typed() -> Result<Self, clap::Error> {
+        let name = std::env::args_os().next().unwrap_or_default();
+        if Path::new(&name).file_name() != Some(OsStr::new("cloud-localds")) {
+            return Self::try_parse();
+        }
+        let localds = cloud_localds::CloudLocaldsArgs::try_parse()?;
+        Ok(Self {
+            progress: None,
+            command: Command::Seed(Box::new(localds.into())),
+        })
+    }
+}
 
 /// A value that the library reads, with its remedy behind its complaint.
 fn typed<T: std::str::FromStr<Err = qimg::Error>>(text: &str) -> Result<T, String> {

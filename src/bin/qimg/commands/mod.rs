@@ -18,6 +18,7 @@ mod inspect;
 mod map;
 mod measure;
 mod resize;
+mod seed;
 mod sparsify;
 
 use std::io::{self, Write};
@@ -80,6 +81,7 @@ pub(crate) fn run(cli: &Cli, console: &mut Console<'_>) -> Status {
         Command::Sparsify(args) => sparsify::run(args, progress, console),
         Command::Resize(args) => resize::run(args, console),
         Command::Disk(args) => disk::run(args, progress, console),
+        Command::Seed(args) => seed::run(args, console),
         Command::Completions { shell } => {
             console.out.write_all(&generate::completions(*shell))?;
             Ok(0)

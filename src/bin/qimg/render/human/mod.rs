@@ -13,5 +13,6 @@ pub(crate) mod inspect;
 pub(crate) mod map;
 pub(crate) mod measure;
 pub(crate) mod parts;
+pub(crate) mod seed;
 pub(crate) mod sparsify;
 pub(crate) mod usage;
