@@ -55,6 +55,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("serde_json", &[]),
     ("signal_hook", &[]),
     ("tempfile", &[]),
+    ("toml", &["disk"]),
 ];
 
 const MAX_LINES: usize = 700;

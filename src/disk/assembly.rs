@@ -262,7 +262,7 @@ impl Reader for AssemblyReader<'_> {
             let (part, tail) = rest.split_at_mut(length.min(rest.len()));
             match piece {
                 Some(piece) if piece.start <= at => {
-                    self.read_piece(piece, at - piece.start, part)?
+                    self.read_piece(piece, at - piece.start, part)?;
                 }
                 _ => part.fill(0),
             }

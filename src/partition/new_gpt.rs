@@ -112,6 +112,13 @@ impl NewGpt {
                 "has no GPT that is sound: only such a table can be changed",
             ));
         };
+        let protects = |n: usize| Fields(&sector).u8(MBR_ENTRIES + n * MBR_ENTRY + 4) == PROTECTIVE;
+        if !boot::is_signed(&sector) || !(0..4).any(protects) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "has a GPT, but no protective MBR that says so: which of its tables counts cannot be told",
+            ));
+        }
         let mut mbr = disk.read_vec(0, usize::try_from(sector_size).unwrap_or(512))?;
         put(&mut mbr, 0, &sector);
         let [_, entries] = &copy.structure;
