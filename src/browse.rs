@@ -9,7 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::path::{Found, LastLink, resolve};
 use crate::fs::probe::{identify, open_tree};
 use crate::fs::tree::{FileKind, Node, Tree, read_start};
-use crate::survey::{Layout, Place, Selector};
+use crate::partition::TableKind;
+use crate::survey::{Layout, Origin, Place, Selector};
 use crate::volume::Volume;
 
 /// Most bytes of /etc/fstab that are looked at.
@@ -61,7 +62,14 @@ impl<'a> Browser<'a> {
     /// # Errors
     /// The image cannot be read; there is no such part, none that can be read, or more than one to choose from.
     pub fn open(disk: &Volume<'a>, part: Option<&Selector>) -> Result<Self> {
-        let layout = Layout::read(disk)?;
+        let mut layout = Layout::read(disk)?;
+        // An ISO image for CDs and for disks has a filesystem across all of its partitions.
+        if layout.table.kind != TableKind::None && matches!(open_tree(disk), Ok(Some(_))) {
+            layout.places.push(Place {
+                volume: disk.clone(),
+                origin: Origin::Disk,
+            });
+        }
         let trees: Vec<_> = layout
             .places
             .iter()
@@ -190,7 +198,12 @@ impl<'a> Browser<'a> {
         if let (Some((index, _)), None) = (roots.next(), roots.next()) {
             return Ok(*index);
         }
+        let across = readable.iter().find(|(index, _)| {
+            let place = self.layout.places.get(*index);
+            place.is_some_and(|place| matches!(place.origin, Origin::Disk))
+        });
         match readable.as_slice() {
+            _ if across.is_some() => Ok(across.map_or(0, |(index, _)| *index)),
             [(index, _)] => Ok(*index),
             [] => {
                 // With one part alone its own reason is the answer.

@@ -228,6 +228,9 @@ pub(super) const ROLES: [(&str, bool); 6] = [
 
 pub(super) const EFI_SYSTEM: u128 = 0xc12a7328_f81f_11d2_ba4b_00a0c93ec93b;
 pub(super) const BIOS_BOOT: u128 = 0x21686148_6449_6e6f_744e_656564454649;
+/// Partitions of Windows' Logical Disk Manager.
+pub(super) const LDM_METADATA: u128 = 0x5808c8aa_7e8f_42e0_85d2_e1e90434cfb3;
+pub(super) const LDM_DATA: u128 = 0xaf9b60a0_1431_4f62_bc68_3311714a69ad;
 /// Flatcar and CoreOS: an image whose dm-verity hashes stand behind the filesystem, without a header.
 pub(super) const FLATCAR_USR: u128 = 0x5dfbf5f4_2848_4bac_aa5e_0d9a20b745a6;
 /// ChromeOS: as above; the root hash is on the kernel's command line.
@@ -335,11 +338,8 @@ pub(super) const NAMES: &[(u128, &str)] = &[
         "MBR partition scheme",
     ),
     (0xe3c9e316_0b5c_4db8_817d_f92df00215ae, "Microsoft reserved"),
-    (
-        0x5808c8aa_7e8f_42e0_85d2_e1e90434cfb3,
-        "Microsoft LDM metadata",
-    ),
-    (0xaf9b60a0_1431_4f62_bc68_3311714a69ad, "Microsoft LDM data"),
+    (LDM_METADATA, "Microsoft LDM metadata"),
+    (LDM_DATA, "Microsoft LDM data"),
     (
         0xe75caf8f_f680_4cee_afa3_b001e56efc2d,
         "Microsoft Storage Spaces",

@@ -109,6 +109,14 @@ impl PartitionKind {
         matches!(*self, Self::Gpt(guids::FLATCAR_USR | guids::CHROMEOS_ROOT))
     }
 
+    /// Whether it belongs to Windows' Logical Disk Manager: what it seems to hold may go on elsewhere.
+    pub fn is_dynamic(&self) -> bool {
+        matches!(
+            *self,
+            Self::Mbr(0x42) | Self::Gpt(guids::LDM_METADATA | guids::LDM_DATA)
+        )
+    }
+
     /// Architecture, role, and whether that is to hold hashes.
     fn discoverable(&self) -> Option<(&'static str, &'static str, bool)> {
         let Self::Gpt(guid) = *self else { return None };

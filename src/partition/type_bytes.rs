@@ -45,7 +45,7 @@ pub(super) const NAMES: &[(u8, &str)] = &[
     (0x3c, "PartitionMagic recovery"),
     (0x40, "Venix 80286"),
     (0x41, "PPC PReP Boot"),
-    (0x42, "SFS"),
+    (0x42, "Windows dynamic disk"),
     (0x4d, "QNX4.x"),
     (0x4e, "QNX4.x 2nd part"),
     (0x4f, "QNX4.x 3rd part"),

@@ -16,7 +16,7 @@ use rustix::fs::{Advice, FallocateFlags, FileType, Mode, OFlags, ResolveFlags, S
 use rustix::io::{Errno, retry_on_intr};
 
 use super::lock::{self, Claim};
-use super::{FileId, HostRun, Locking, ReadAt, RunKind, WriteAt};
+use super::{FileId, HostRun, Locking, ReadAt, RunKind, WriteAt, loops};
 use crate::error::{Error, ErrorKind, Result};
 
 /// `st_blocks` counts these, whatever the block size of the file system.
@@ -193,6 +193,16 @@ impl HostFile {
 
         if locking == Locking::Check {
             lock::claim(&fd, claim).map_err(|error| error.at_path(path))?;
+            if claim == Claim::Write
+                && let Some(device) = loops::holder(&stat)
+            {
+                return Err(Error::new(
+                    ErrorKind::Locked,
+                    format!("is in use by the loop device {}", device.display()),
+                )
+                .with_remedy("unmount what is on it, and detach it with `losetup --detach`")
+                .at_path(path));
+            }
         }
         // Only now: who held the lock before us may have changed the length.
         let len = rustix::fs::seek(&fd, SeekFrom::End(0)).map_err(failed)?;

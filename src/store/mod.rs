@@ -16,6 +16,7 @@ mod faulty;
 mod file;
 mod later;
 mod lock;
+mod loops;
 mod memory;
 mod recorder;
 mod staged;

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::free::{FreeMap, FreeMapBuilder};
 use crate::fs::probe::{Examined, examine, identify};
 use crate::fs::{FreeOptions, FreeSpace, Identity, Refusal, RefusalKind};
-use crate::partition::{Partition, TableKind};
+use crate::partition::{self, Partition, TableKind};
 use crate::volume::Volume;
 
 /// What a survey shall find.
@@ -168,6 +168,7 @@ pub fn survey(disk: &Volume<'_>, request: &SurveyRequest<'_>) -> Result<Survey> 
         )));
     }
     protect_from_hash_trees(&layout, &mut findings);
+    keep_swap_of_the_living(&mut findings);
     for &index in &kept {
         if let Some(finding) = findings.get_mut(index) {
             finding.space = Err(Refusal::new(RefusalKind::Asked, "kept with --keep"));
@@ -274,6 +275,12 @@ fn examine_place(place: &Place<'_>, request: &SurveyRequest<'_>) -> Finding {
     {
         finding.space = Err(refusal);
     }
+    if finding.space.is_ok()
+        && !matches!(place.origin, Origin::Disk)
+        && let Some(refusal) = disk_in(place)
+    {
+        finding.space = Err(refusal);
+    }
     if finding.identity.is_none()
         && let Some(partition) = place.partition()
         && partition.kind.is_bios_boot()
@@ -286,7 +293,39 @@ fn examine_place(place: &Place<'_>, request: &SurveyRequest<'_>) -> Finding {
     finding
 }
 
-/// Partitions whose every block is hashed without a word of it in them.
+/// A part may be the disk of another guest: what a table in it says is stronger than any signature that it left over.
+fn disk_in(place: &Place<'_>) -> Option<Refusal> {
+    match partition::read(&place.volume) {
+        Ok(table) if table.kind == TableKind::None && table.damaged.is_none() => None,
+        Ok(_) => Some(Refusal::new(
+            RefusalKind::Protected,
+            "holds a partition table of its own",
+        )),
+        Err(error) => Some(error.into()),
+    }
+}
+
+/// What was swapped out may be needed yet by a machine that did not shut down, as what it had not written back is.
+fn keep_swap_of_the_living(findings: &mut [Finding]) {
+    let is_dirty = |finding: &Finding| {
+        let refusal = finding.space.as_ref().err();
+        refusal.is_some_and(|refusal| refusal.kind == RefusalKind::Dirty)
+    };
+    if !findings.iter().any(is_dirty) {
+        return;
+    }
+    for finding in findings {
+        let kind = finding.identity.as_ref().map(|identity| identity.kind);
+        if finding.space.is_ok() && kind == Some("swap") {
+            finding.space = Err(Refusal::dirty(
+                "a machine that was not shut down may need what it swapped out",
+            )
+            .with_remedy("shut the guest down cleanly, or empty it with --zero"));
+        }
+    }
+}
+
+/// Partitions whose blocks belong to more than what is in them, without a word of it there.
 fn protected_type(partition: &Partition) -> Option<Refusal> {
     partition
         .kind
@@ -297,6 +336,14 @@ fn protected_type(partition: &Partition) -> Option<Refusal> {
                 Refusal::new(
                     RefusalKind::Protected,
                     "its type is one whose blocks are all hashed",
+                )
+            })
+        })
+        .or_else(|| {
+            partition.kind.is_dynamic().then(|| {
+                Refusal::new(
+                    RefusalKind::Protected,
+                    "a part of a Windows dynamic disk, whose volumes may go on elsewhere",
                 )
             })
         })

@@ -287,3 +287,37 @@ fn inspect_tells_parts_system_and_boot_mode() {
         .sum();
     assert_eq!(sum, 400 * MIB);
 }
+
+#[test]
+fn the_root_of_an_iso_for_disks_is_found() {
+    let work = tempfile::tempdir().unwrap();
+    let source = work.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("file"), "contents").unwrap();
+    let esp = work.path().join("esp");
+    fat(&esp, 4 * MIB, &["-F", "12"], work.path());
+    let iso = work.path().join("disk.iso");
+    must(&[
+        "xorriso",
+        "-as",
+        "mkisofs",
+        "-quiet",
+        "-R",
+        "-J",
+        "-o",
+        text(&iso),
+        "-append_partition",
+        "2",
+        "0xef",
+        text(&esp),
+        "-appended_part_as_gpt",
+        "--protective-msdos-label",
+        text(&source),
+    ]);
+    assert_eq!(
+        qimg(["cat", &format!("{}:/file", text(&iso))]).well(),
+        "contents"
+    );
+    let esp = qimg(["ls", &format!("{}:2:/EFI/Boot", text(&iso))]).well();
+    assert_eq!(esp, "BOOTX64.EFI\n");
+}

@@ -201,6 +201,16 @@ const REFUSALS: &[(&str, &str, Make)] = &[
         sparse(&second, 200 * MIB);
         must(&["mkfs.btrfs", "-q", text(disk), text(&second)]);
     }),
+    (
+        "shadow copies",
+        "NTFS with the header of its shadow copies",
+        |disk, _| {
+            sparse(disk, 64 * MIB);
+            must(&["mkntfs", "-q", "-F", text(disk)]);
+            let guid = *b"\x6b\x87\x08\x38\x76\xc1\x48\x4e\xb7\xae\x04\x04\x6e\x6c\xc7\x52";
+            patch(disk, 0x1e00, &guid);
+        },
+    ),
     ("LUKS", "`cryptsetup luksFormat`", |disk, work| {
         sparse(disk, 64 * MIB);
         let key = work.join("key");
@@ -377,4 +387,95 @@ fn a_state_of_a_running_machine_stops_everything() {
     let reason = report["free-space"]["stopped"]["reason"].as_str().unwrap();
     assert!(reason.contains("state of a running machine"), "{reason}");
     assert_eq!(report["free-space"]["dropped"], 0);
+}
+
+/// A disk of one or more parts, made of these files one after another from 1 MiB on.
+fn joined(disk: &Path, label: &str, parts: &[(&Path, u64, &str)]) {
+    let mut script = format!("label: {label}\n");
+    let mut at = 1;
+    for (_, mebibytes, kind) in parts {
+        script.push_str(&format!("start={at}M, size={mebibytes}M, type={kind}\n"));
+        at += mebibytes;
+    }
+    sparse(disk, (at + 1) * MIB);
+    must(&[
+        "sh",
+        "-c",
+        "printf '%s' \"$1\" | sfdisk -q --wipe never \"$0\"",
+        text(disk),
+        &script,
+    ]);
+    let mut at = 1;
+    for (file, mebibytes, _) in parts {
+        crate::tools::place(file, disk, at * MIB);
+        at += mebibytes;
+    }
+}
+
+fn kept(disk: &Path, work: &Path, part: usize) -> String {
+    let (report, _) = compressed(disk, &[], work);
+    let part = &report["free-space"]["parts"][part];
+    assert_eq!(part["dropped"], 0, "{report}");
+    part["kept"]["reason"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[test]
+fn a_stale_signature_in_a_part_with_a_table_of_its_own_frees_nothing() {
+    let work = tempfile::tempdir().unwrap();
+    let (disk, file) = (work.path().join("disk.raw"), work.path().join("part"));
+    sparse(&file, 100 * MIB);
+    must(&["mkswap", text(&file)]);
+    must(&[
+        "sh",
+        "-c",
+        "echo 2048,,83 | sfdisk -q --wipe never \"$0\"",
+        text(&file),
+    ]);
+    joined(&disk, "dos", &[(&file, 100, "83")]);
+    assert_eq!(
+        kept(&disk, work.path(), 0),
+        "holds a partition table of its own"
+    );
+}
+
+#[test]
+fn a_windows_dynamic_disk_frees_nothing() {
+    let work = tempfile::tempdir().unwrap();
+    let (disk, file) = (work.path().join("disk.raw"), work.path().join("part"));
+    sparse(&file, 64 * MIB);
+    must(&["mkntfs", "-q", "-F", text(&file)]);
+    joined(&disk, "dos", &[(&file, 64, "42")]);
+    assert!(kept(&disk, work.path(), 0).contains("dynamic disk"));
+    joined(
+        &disk,
+        "gpt",
+        &[(&file, 64, "AF9B60A0-1431-4F62-BC68-3311714A69AD")],
+    );
+    assert!(kept(&disk, work.path(), 0).contains("dynamic disk"));
+}
+
+#[test]
+fn the_swap_of_a_machine_that_was_not_shut_down_stays() {
+    let work = tempfile::tempdir().unwrap();
+    let (disk, root) = (work.path().join("disk.raw"), work.path().join("root"));
+    let swap = work.path().join("swap");
+    ext4(&root, &[]);
+    sparse(&swap, 32 * MIB);
+    must(&["mkswap", text(&swap)]);
+    let parts = [(root.as_path(), 64, "83"), (swap.as_path(), 32, "82")];
+    joined(&disk, "dos", &parts);
+    assert_eq!(kept_or_free(&disk, work.path(), 1), None);
+    debugfs(&root, "feature needs_recovery");
+    joined(&disk, "dos", &parts);
+    let reason = kept_or_free(&disk, work.path(), 1).unwrap();
+    assert!(reason.contains("swapped out"), "{reason}");
+}
+
+fn kept_or_free(disk: &Path, work: &Path, part: usize) -> Option<String> {
+    let (report, _) = compressed(disk, &[], work);
+    let kept = &report["free-space"]["parts"][part]["kept"]["reason"];
+    kept.as_str().map(ToOwned::to_owned)
 }

@@ -17,7 +17,7 @@ mod tests;
 
 use crate::fields::Fields;
 use crate::free::{FreeMap, FreeMapBuilder};
-use crate::fs::{FreeOptions, FreeSpace, Identity, Refusal};
+use crate::fs::{FreeOptions, FreeSpace, Identity, Refusal, RefusalKind};
 use crate::volume::Volume;
 
 use boot::Boot;
@@ -26,6 +26,12 @@ use record::{Attribute, Record};
 use runs::Stream;
 
 /// Numbers of the records that describe the filesystem itself.
+/// Where the Volume Shadow Copy Service keeps its header, and how that begins: {3808876b-c176-4e48-b7ae-04046e6cc752}.
+const SHADOW_HEADER: u64 = 0x1e00;
+const SHADOW_IDENTIFIER: [u8; 16] = [
+    0x6b, 0x87, 0x08, 0x38, 0x76, 0xc1, 0x48, 0x4e, 0xb7, 0xae, 0x04, 0x04, 0x6e, 0x6c, 0xc7, 0x52,
+];
+
 const MFT: u64 = 0;
 const LOG_FILE: u64 = 2;
 const VOLUME: u64 = 3;
@@ -95,6 +101,7 @@ pub(super) fn free_space(volume: &Volume<'_>, _: &FreeOptions) -> Result<FreeSpa
     boot.require_inside(volume)?;
     let table = Table::open(volume, &boot)?;
     require_clean(&table)?;
+    require_no_shadow_copies(volume)?;
     if directory::hibernation(&table)? == Hibernation::Asleep {
         return Err(Refusal::hibernated());
     }
@@ -102,6 +109,21 @@ pub(super) fn free_space(volume: &Volume<'_>, _: &FreeOptions) -> Result<FreeSpa
     let free = free_clusters(&table)?;
     table.require_in_use(&free)?;
     Ok(FreeSpace { free, note: None })
+}
+
+/// What a shadow copy (a restore point) shows of deleted files lies in free clusters. Its header, the same identifier in
+/// all versions of Windows, lies at a fixed place of the volume.
+fn require_no_shadow_copies(volume: &Volume<'_>) -> Result<(), Refusal> {
+    if volume.read_array::<16>(SHADOW_HEADER)? == SHADOW_IDENTIFIER {
+        return Err(Refusal::new(
+            RefusalKind::Protected,
+            "ntfs may have shadow copies, which need its free clusters",
+        )
+        .with_remedy(
+            "delete them with vssadmin and start and stop Windows, or empty the part with --zero",
+        ));
+    }
+    Ok(())
 }
 
 fn require_clean(table: &Table<'_, '_>) -> Result<(), Refusal> {

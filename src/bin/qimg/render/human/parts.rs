@@ -7,7 +7,7 @@ use qimg::survey::{Part, Survey};
 use qimg::units::ByteSize;
 use serde::Serialize;
 
-/// Prints one line for each part. `drops` adds what is, or would be, dropped.
+/// Prints one line for each part; the last column is what is, or would be, dropped, or else the UUID.
 pub(crate) fn table(out: &mut dyn Write, survey: &Survey, drops: bool) -> io::Result<()> {
     let mut rows = vec![
         [
@@ -18,14 +18,13 @@ pub(crate) fn table(out: &mut dyn Write, survey: &Survey, drops: bool) -> io::Re
             "SIZE",
             "USED",
             "FREE",
-            "DROPPED",
+            if drops { "DROPPED" } else { "UUID" },
         ]
         .map(ToOwned::to_owned)
         .to_vec(),
     ];
-    rows.extend(survey.parts.iter().map(row));
-    let skip_last = usize::from(!drops);
-    let columns = 8 - skip_last;
+    rows.extend(survey.parts.iter().map(|part| row(part, drops)));
+    let columns = 8;
     let widths: Vec<usize> = (0..columns)
         .map(|column| {
             let cells = rows.iter().filter_map(|row| row.get(column));
@@ -37,7 +36,7 @@ pub(crate) fn table(out: &mut dyn Write, survey: &Survey, drops: bool) -> io::Re
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
             let pad = " ".repeat(width.saturating_sub(cell.chars().count()));
             // Numbers stand to the right.
-            if column >= 4 {
+            if column >= 4 && (drops || column < 7) {
                 line.push_str(&pad);
                 line.push_str(cell);
             } else {
@@ -60,7 +59,7 @@ pub(crate) fn table(out: &mut dyn Write, survey: &Survey, drops: bool) -> io::Re
     Ok(())
 }
 
-fn row(part: &Part) -> Vec<String> {
+fn row(part: &Part, drops: bool) -> Vec<String> {
     let none = || "-".to_owned();
     let size = |bytes: u64| ByteSize(bytes).to_string();
     let identity = part.identity.as_ref();
@@ -84,7 +83,13 @@ fn row(part: &Part) -> Vec<String> {
         size(part.size),
         part.used().map_or_else(none, size),
         part.free.map_or_else(none, size),
-        size(part.dropped),
+        if drops {
+            size(part.dropped)
+        } else {
+            identity
+                .and_then(|identity| identity.uuid.as_deref())
+                .map_or_else(none, |uuid| Escaped(uuid).to_string())
+        },
     ]
 }
 
