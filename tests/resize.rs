@@ -66,9 +66,6 @@ fn look(bytes: Vec<u8>, format: Format) -> (Vec<u8>, u64) {
             progress: None,
         };
         let report = image.check(&options).unwrap();
-        if report.corruptions > 0 {
-            eprintln!("{:?}", report.findings);
-        }
         report.corruptions + report.check_errors
     } else {
         0
