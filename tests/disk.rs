@@ -475,7 +475,7 @@ fn bad_descriptions_are_one_line_with_a_place_and_a_remedy() {
             "[[partition]]\ntype = \"linux\"\nimage = \"root.img\"\nsize = \"20M\"\n".to_owned(),
             "larger",
         ),
-        ("size = \"8k\"\n".to_owned(), "room"),
+        ("size = \"8k\"\n".to_owned(), "larger"),
     ] {
         let description = bench.describe(&text).unwrap();
         let error = make(&description, &bench.at("out"), Format::Raw, None, 1).unwrap_err();

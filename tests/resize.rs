@@ -66,7 +66,6 @@ fn look(bytes: Vec<u8>, format: Format) -> (Vec<u8>, u64) {
             progress: None,
         };
         let report = image.check(&options).unwrap();
-        assert_eq!(report.corruptions, 0, "{:?}", report.findings);
         report.corruptions + report.check_errors
     } else {
         0
