@@ -112,9 +112,14 @@ impl BackingPolicy {
     ) -> Result<Arc<HostFile>> {
         let noun = role.noun();
         if self == Self::Deny {
+            let remedy = if is_protocol(name) {
+                "it is a pseudo-protocol name, which qimg never follows: convert the image with qemu-img first"
+            } else {
+                "allow that with --backing beside (same directory) or --backing any"
+            };
             return Err(Error::refused(
                 format!("its {noun} '{name}' would have to be opened"),
-                "allow that with --backing beside (same directory) or --backing any",
+                remedy,
             )
             .at_path(by));
         }
