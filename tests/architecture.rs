@@ -46,7 +46,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("saphyr_parser", &["seed"]),
     ("sha2", &["seed"]),
     ("libdeflater", &["codec"]),
-    ("uuid", &["fs", "partition"]),
+    ("uuid", &["disk", "fs", "partition"]),
     ("zstd", &["codec"]),
     ("clap", &[]),
     ("clap_complete", &[]),
