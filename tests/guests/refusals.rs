@@ -413,13 +413,7 @@ fn joined(disk: &Path, label: &str, parts: &[(&Path, u64, &str)]) {
 }
 
 fn kept(disk: &Path, work: &Path, part: usize) -> String {
-    let (report, _) = compressed(disk, &[], work);
-    let part = &report["free-space"]["parts"][part];
-    assert_eq!(part["dropped"], 0, "{report}");
-    part["kept"]["reason"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
+    kept_or_free(disk, work, part).unwrap()
 }
 
 #[test]
@@ -476,6 +470,8 @@ fn the_swap_of_a_machine_that_was_not_shut_down_stays() {
 
 fn kept_or_free(disk: &Path, work: &Path, part: usize) -> Option<String> {
     let (report, _) = compressed(disk, &[], work);
-    let kept = &report["free-space"]["parts"][part]["kept"]["reason"];
-    kept.as_str().map(ToOwned::to_owned)
+    let part = &report["free-space"]["parts"][part];
+    let kept = part["kept"]["reason"].as_str().map(ToOwned::to_owned);
+    assert_eq!(kept.is_some(), part["dropped"] == 0, "{report}");
+    kept
 }

@@ -118,9 +118,6 @@ fn require_no_shadow_copies(volume: &Volume<'_>) -> Result<(), Refusal> {
         return Err(Refusal::new(
             RefusalKind::Protected,
             "ntfs may have shadow copies, which need its free clusters",
-        )
-        .with_remedy(
-            "delete them with vssadmin and start and stop Windows, or empty the part with --zero",
         ));
     }
     Ok(())
