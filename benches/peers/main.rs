@@ -4,6 +4,8 @@
 //! cargo bench --bench peers                       the test image, 5 pairs each
 //! cargo bench --bench peers -- --pairs 3 IMAGE    another image
 //! cargo bench --bench peers -- --markdown         a table for a README or a CI summary
+//! cargo bench --bench peers -- --images           only whole images
+//! cargo bench --bench peers -- --assembly         only seeds and new disks
 //! cargo bench --bench peers -- --free-space       only what guest filesystems do not use
 //! cargo bench --bench peers -- --smoke            the sample image, one pair: does it still run
 //! ```
@@ -18,6 +20,7 @@
     reason = "only the library opens images in one place"
 )]
 
+mod assembly;
 mod codec_loop;
 mod guests;
 mod images;
@@ -28,7 +31,7 @@ mod settings;
 use std::io::Write as _;
 
 use pairs::Bench;
-use settings::Settings;
+use settings::{Jobs, Settings};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -44,10 +47,15 @@ fn main() -> Outcome<()> {
         work: work.path().to_owned(),
         rows: Vec::new(),
     };
-    if !bench.settings.free_space_only {
+    if bench.settings.wants(Jobs::Images) {
         bench.images()?;
     }
-    bench.guests()?;
+    if bench.settings.wants(Jobs::Assembly) {
+        bench.assembly()?;
+    }
+    if bench.settings.wants(Jobs::FreeSpace) {
+        bench.guests()?;
+    }
     let mut out = std::io::stdout().lock();
     out.write_all(bench.report().as_bytes())?;
     Ok(())

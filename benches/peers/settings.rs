@@ -4,6 +4,17 @@ use std::path::{Path, PathBuf};
 
 use crate::Outcome;
 
+/// What may be measured by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Jobs {
+    /// Of whole images.
+    Images,
+    /// Of seeds and new disks.
+    Assembly,
+    /// Of what guest filesystems do not use.
+    FreeSpace,
+}
+
 pub struct Settings {
     pub image: PathBuf,
     pub map_image: Option<PathBuf>,
@@ -11,8 +22,10 @@ pub struct Settings {
     pub used_image: Option<PathBuf>,
     /// Large disks, as mkfs made them and half full.
     pub large_disks: Vec<PathBuf>,
-    /// Measure free space alone.
-    pub free_space_only: bool,
+    /// Measure these jobs alone.
+    pub only: Option<Jobs>,
+    /// Not for the numbers: do the benchmarks still run.
+    pub smoke: bool,
     pub scratch: PathBuf,
     pub pairs: usize,
     pub markdown: bool,
@@ -26,7 +39,8 @@ impl Settings {
             map_image: None,
             used_image: None,
             large_disks: Vec::new(),
-            free_space_only: false,
+            only: None,
+            smoke: false,
             scratch: std::env::var_os("QIMG_BENCH_DIR").map_or_else(std::env::temp_dir, Into::into),
             pairs: 5,
             markdown: false,
@@ -39,14 +53,15 @@ impl Settings {
             },
             PathBuf::from,
         );
-        let mut smoke = false;
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 // Given by cargo itself.
                 "--bench" => {}
-                "--smoke" => smoke = true,
-                "--free-space" => settings.free_space_only = true,
+                "--smoke" => settings.smoke = true,
+                "--images" => settings.only = Some(Jobs::Images),
+                "--assembly" => settings.only = Some(Jobs::Assembly),
+                "--free-space" => settings.only = Some(Jobs::FreeSpace),
                 "--markdown" => settings.markdown = true,
                 "--pairs" => {
                     settings.pairs = args.next().ok_or("--pairs takes a number")?.parse()?;
@@ -54,7 +69,7 @@ impl Settings {
                 image => settings.image = image.into(),
             }
         }
-        if smoke {
+        if settings.smoke {
             settings.pairs = 1;
             settings.image = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/sample.qcow2");
         } else {
@@ -78,5 +93,10 @@ impl Settings {
             .into());
         }
         Ok(settings)
+    }
+
+    /// Whether these jobs are to be measured.
+    pub fn wants(&self, jobs: Jobs) -> bool {
+        self.only.is_none_or(|only| only == jobs)
     }
 }
