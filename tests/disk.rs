@@ -310,6 +310,25 @@ fn the_bytes_are_the_same_on_any_number_of_threads_and_in_any_format() {
     bench.must("cmp", &["1", "from-qcow2"]);
 }
 
+/// A change of these is one of the bytes that users get: it belongs into the changelog's "Image bytes".
+#[test]
+fn the_bytes_of_a_disk_are_those_of_the_last_release() {
+    let bench = parts();
+    let mut digests = Vec::new();
+    for sector in [512, 4096] {
+        let text = format!(
+            "seed = \"golden\"\nsize = \"64M\"\nsector-size = {sector}\n\
+             [[partition]]\ntype = \"bios-boot\"\nsize = \"1M\"\n\
+             [[partition]]\ntype = \"esp\"\nsize = \"40M\"\nfiles = \"efi\"\n\
+             [[partition]]\ntype = \"root-x86-64\"\nsize = \"rest\"\n"
+        );
+        bench.create(&text, "golden", Format::Raw, 2);
+        let bytes = std::fs::read(bench.at("golden")).unwrap();
+        digests.push(format!("{:08x}", crc32fast::hash(&bytes)));
+    }
+    assert_eq!(digests, ["a4a658ee", "95fcc200"]);
+}
+
 #[test]
 fn guids_come_from_the_seed_or_from_what_the_table_says() {
     let bench = parts();

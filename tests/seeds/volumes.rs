@@ -283,6 +283,18 @@ fn the_bytes_depend_on_the_inputs_alone() {
     );
 }
 
+/// A change of these is one of the bytes that users get: it belongs into the changelog's "Image bytes".
+#[test]
+fn the_bytes_of_a_seed_are_those_of_the_last_release() {
+    let bench = Bench::new();
+    let mut digests = Vec::new();
+    for options in [&["-f", "iso"][..], &["-f", "vfat"], &["-d", "tar"]] {
+        full(&bench, &[options, &["-o", "golden"]].concat());
+        digests.push(format!("{:08x}", crc32fast::hash(&bench.read("golden"))));
+    }
+    assert_eq!(digests, ["36783895", "d05f98e7", "7e456d0e"]);
+}
+
 #[test]
 fn an_image_of_another_format_holds_the_same_volume() {
     let bench = Bench::new();
