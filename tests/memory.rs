@@ -26,6 +26,7 @@ fn peak(scratch: &Path, args: &[&str]) -> (u64, Option<i32>) {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "`--nocapture` shows the numbers")]
 fn no_command_needs_memory_by_the_size_of_the_image() {
     let Ok(big) = std::env::var("QIMG_TEST_BIG_IMAGE") else {
         return;
@@ -73,7 +74,6 @@ fn no_command_needs_memory_by_the_size_of_the_image() {
         let (kib, code) = peak(scratch.path(), &args);
         assert_eq!(code, Some(0), "{args:?}");
         assert!(kib <= MOST, "{args:?}: {kib} KiB");
-        // Shown by `--nocapture`.
         println!("{kib:>7} KiB  qimg {}", args[..args.len() - 1].join(" "));
         if args[0] == "convert" && args.contains(&"--sparsify") {
             std::fs::remove_file(&small).unwrap();
