@@ -57,8 +57,10 @@ fn assert_sound(source: &str, image: &str) -> i32 {
 }
 
 fn sparsify(image: &str) -> Command {
-    let mut command = Command::new(QIMG);
+    // Whoever starts the tests in the background makes them ignore Ctrl-C, and all that they start.
+    let mut command = Command::new("env");
     command
+        .args(["--default-signal=INT", QIMG])
         .args(["sparsify", "--threads", "2", image])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -12,12 +12,12 @@ struct Serving {
 
 impl Serving {
     fn start(bench: &Bench, arguments: &[&str]) -> Self {
-        let mut command = crate::program::command();
-        command
-            .current_dir(bench.path())
+        // Whoever starts the tests in the background makes them ignore Ctrl-C, and all that they start.
+        let mut child = std::process::Command::new("env")
+            .args(["--default-signal=INT", env!("CARGO_BIN_EXE_qimg")])
             .args(["seed", "serve", "--json"])
-            .args(arguments);
-        let mut child = command
+            .args(arguments)
+            .current_dir(bench.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
