@@ -33,6 +33,12 @@ pub enum ErrorKind {
     Usage,
     /// The caller asked to stop.
     Cancelled,
+    /// There is no way into the guest, or it was lost.
+    Connection,
+    /// The guest was asked and refused; the message has its words.
+    Guest,
+    /// It took longer than it was given.
+    TimedOut,
 }
 
 /// A failure of the library.
@@ -103,6 +109,13 @@ impl Error {
     /// The caller asked to stop.
     pub fn cancelled() -> Self {
         Self::new(ErrorKind::Cancelled, "interrupted")
+    }
+
+    /// Adds what it comes from, as [`std::error::Error::source`].
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
     }
 
     /// Names the file, unless an inner layer already did.
