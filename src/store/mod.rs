@@ -14,11 +14,14 @@ mod discard;
 pub mod extraction;
 mod faulty;
 mod file;
+mod hold;
 mod later;
 mod lock;
 mod loops;
 mod memory;
 mod recorder;
+mod sequential;
+mod shelf;
 mod staged;
 mod sweep;
 mod whole;
@@ -30,12 +33,18 @@ use std::sync::Arc;
 pub use discard::Discard;
 pub use faulty::{Count, Effect, Faulty, Operation};
 pub use file::{HostFile, same_file};
+pub use hold::{Attempt, Hold, Share};
 pub use later::{LaterFile, Listed, list_below};
 pub use lock::Locking;
 pub use memory::Memory;
 pub use recorder::{Change, Recorder};
+pub use sequential::{SequentialReader, SequentialWriter, recovered};
+pub use shelf::{
+    Kind, Seen, free_bytes, look, make_directory, mark_used, move_file, names_in,
+    remove_empty_directory, remove_file, remove_tree,
+};
 pub use staged::{Staged, Sync, write_file};
-pub use whole::read_file;
+pub use whole::{read_file, write_secret};
 
 use crate::error::Result;
 

@@ -3,6 +3,7 @@
 //! Knows names, modes, times and links of the host. Must not know where names and contents come
 //! from: all of them are taken for hostile.
 //!
+//! [`KeptTree`] is a directory that may be there before, into which single files are put.
 //! [`SingleFile`] is one file, [`FileTree`] a directory with all that is in it. Both are made under
 //! a temporary name beside their destination, and take its name in one step when they are complete;
 //! dropping them any earlier removes them. A process that is killed leaves a file to be swept by the
@@ -12,6 +13,7 @@
 //! there, and is one name: no path is ever handed to the kernel, and no symlink is followed. Nobody
 //! else can enter the temporary directory, so that whoever exchanges parts of it is the user.
 
+mod kept_tree;
 mod removal;
 mod single;
 mod tree;
@@ -29,6 +31,7 @@ use super::attributes::permitted;
 use super::staged::open_parent;
 use crate::error::{Error, Result};
 
+pub use kept_tree::{KeptFile, KeptTree, make_directories};
 pub use single::SingleFile;
 pub use tree::{FileTree, Place};
 
