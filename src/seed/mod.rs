@@ -17,7 +17,7 @@
 //! # Ok::<(), qimg::Error>(())
 //! ```
 
-mod base64;
+pub(crate) mod base64;
 pub mod check;
 pub mod compose;
 mod emit;
@@ -40,6 +40,8 @@ use crate::error::{Error, Result};
 use crate::fat;
 use crate::iso9660;
 pub use crate::iso9660::File;
+#[cfg(feature = "build")]
+pub(crate) use check::nearest;
 pub use header::Header;
 
 /// The label that cloud-init looks for.

@@ -15,6 +15,8 @@ use serde::Serialize;
 use super::yaml::{Document, Fault, Mark};
 use super::{Header, MetaData, SeedRequest};
 
+#[cfg(feature = "build")]
+pub(crate) use near::nearest;
 pub use ssh_key::complaint as ssh_key_complaint;
 
 /// Bytes of a text at most that are looked into; what cloud-init takes from a disk has no such limit.

@@ -1,7 +1,7 @@
 //! The word that was meant.
 
 /// The one of `known` that differs least from `word`, if any is near.
-pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     // A hostile key may be as long as the text: nothing known is near it.
     if word.len() > 64 {
         return None;
