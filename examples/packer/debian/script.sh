@@ -1,0 +1,4 @@
+#!/bin/sh
+set -eu
+# What only this distribution needs.
+systemctl enable unattended-upgrades

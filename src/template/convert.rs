@@ -1,0 +1,176 @@
+//! A Packer template as TOML.
+//!
+//! Knows how trees are written; which key is which, `packer` knows. Variables stay variables, and what Packer takes
+//! where nothing is said is said.
+
+use std::path::Path;
+
+use super::check::{Finding, Findings};
+use super::document::{Entry, Kind, Node};
+use super::model::Dialect;
+use super::packer;
+use crate::error::{Error, Result};
+
+/// A template in qimg's own language, and what is to be said of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Converted {
+    /// TOML.
+    pub text: String,
+    /// What of the old template is not in it.
+    pub findings: Vec<Finding>,
+}
+
+/// Converts the Packer template at `path`; `bytes`: what is in it, where that is known.
+///
+/// # Errors
+/// It cannot be read, it is no Packer template, or it holds what qimg has not.
+pub fn convert(path: &Path, bytes: Option<&Vec<u8>>) -> Result<Converted> {
+    let (source, dialect, node) = super::read(path, bytes)?;
+    if dialect != Dialect::Packer {
+        return Err(Error::usage("is TOML already").at_path(path));
+    }
+    let findings = Findings::default();
+    let tree = packer::translate(&source, &node, &findings)?;
+    Ok(Converted {
+        text: write(&tree),
+        findings: findings.finish(),
+    })
+}
+
+fn write(root: &Node) -> String {
+    let mut text = String::new();
+    if let Kind::Table(entries) = &root.kind {
+        table(&mut text, "", entries);
+    }
+    text
+}
+
+/// Whether a list is written as tables of its own.
+fn is_tables(node: &Node) -> bool {
+    match &node.kind {
+        Kind::List(items) => {
+            !items.is_empty() && items.iter().all(|item| matches!(item.kind, Kind::Table(_)))
+        }
+        _ => false,
+    }
+}
+
+fn table(text: &mut String, path: &str, entries: &[Entry]) {
+    let is_table = |entry: &&Entry| matches!(entry.node.kind, Kind::Table(_));
+    let plain = entries
+        .iter()
+        .filter(|entry| !is_table(entry) && !is_tables(&entry.node));
+    for entry in plain {
+        text.push_str(&format!("{} = ", key(&entry.key)));
+        value(text, &entry.node);
+        text.push('\n');
+    }
+    let below = |name: &str| match path.is_empty() {
+        true => key(name),
+        false => format!("{path}.{}", key(name)),
+    };
+    for entry in entries {
+        let path = below(&entry.key);
+        match &entry.node.kind {
+            Kind::Table(own) => {
+                // A table that holds nothing but tables needs no line of its own.
+                let only_tables = !own.is_empty()
+                    && own
+                        .iter()
+                        .all(|entry| is_table(&entry) || is_tables(&entry.node));
+                if !only_tables {
+                    text.push_str(&format!("\n[{path}]\n"));
+                }
+                table(text, &path, own);
+            }
+            Kind::List(items) if is_tables(&entry.node) => {
+                for item in items {
+                    text.push_str(&format!("\n[[{path}]]\n"));
+                    if let Kind::Table(own) = &item.kind {
+                        table(text, &path, own);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn key(name: &str) -> String {
+    let bare = !name.is_empty()
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    match bare {
+        true => name.to_owned(),
+        false => quoted(name),
+    }
+}
+
+fn value(text: &mut String, node: &Node) {
+    match &node.kind {
+        // TOML has no null, and no translated tree holds one.
+        Kind::Null => text.push_str("\"\""),
+        Kind::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
+        Kind::Int(number) => text.push_str(&number.to_string()),
+        Kind::Float(number) => {
+            let written = number.to_string();
+            text.push_str(&written);
+            if !written.contains('.') {
+                text.push_str(".0");
+            }
+        }
+        Kind::Text(value) => text.push_str(&quoted(value)),
+        Kind::List(items) => {
+            let lines =
+                items.len() > 1 && items.iter().any(|item| !matches!(item.kind, Kind::Int(_)));
+            text.push('[');
+            for (number, item) in items.iter().enumerate() {
+                if lines {
+                    text.push_str("\n    ");
+                } else if number > 0 {
+                    text.push_str(", ");
+                }
+                value(text, item);
+                if lines {
+                    text.push(',');
+                }
+            }
+            text.push_str(if lines { "\n]" } else { "]" });
+        }
+        Kind::Table(entries) => {
+            text.push_str("{ ");
+            for (number, entry) in entries.iter().enumerate() {
+                if number > 0 {
+                    text.push_str(", ");
+                }
+                text.push_str(&format!("{} = ", key(&entry.key)));
+                value(text, &entry.node);
+            }
+            text.push_str(" }");
+        }
+    }
+}
+
+/// A string of one line; without escapes where that is possible.
+fn quoted(text: &str) -> String {
+    let plain =
+        !text.contains(['\'']) && text.contains(['"', '\\']) && !text.contains(char::is_control);
+    if plain {
+        return format!("'{text}'");
+    }
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
