@@ -1,0 +1,120 @@
+//! QEMU's `key=value,key=value` lists: a comma in a value is doubled.
+//!
+//! Knows that form alone. Must not know what any key means.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// A list as written: a part without `=` has no key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options(Vec<(Option<String>, String)>);
+
+impl Options {
+    /// Takes any text apart; it always has a meaning.
+    pub fn parse(text: &str) -> Self {
+        let mut parts = vec![String::new()];
+        let mut letters = text.chars().peekable();
+        while let Some(letter) = letters.next() {
+            let last = parts.len() - 1;
+            if letter != ',' {
+                parts[last].push(letter);
+            } else if letters.next_if_eq(&',').is_some() {
+                parts[last].push(',');
+            } else {
+                parts.push(String::new());
+            }
+        }
+        let part = |part: String| match part.split_once('=') {
+            Some((key, value)) => (Some(key.to_owned()), value.to_owned()),
+            None => (None, part),
+        };
+        Self(parts.into_iter().map(part).collect())
+    }
+
+    /// The last value of `key`.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        let of = |(name, _): &&(Option<String>, String)| name.as_deref() == Some(key);
+        let found = self.0.iter().rev().find(of);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// All values of `key`.
+    pub fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        let of = move |(name, value): &'a (Option<String>, String)| {
+            (name.as_deref() == Some(key)).then_some(value.as_str())
+        };
+        self.0.iter().filter_map(of)
+    }
+
+    /// The part without a key that comes first: what kind of thing it is.
+    pub fn kind(&self) -> Option<&str> {
+        let (key, value) = self.0.first()?;
+        key.is_none().then_some(value.as_str())
+    }
+
+    /// Whether `key` is on: `key=on`, or `key` alone.
+    pub fn is_on(&self, key: &str) -> bool {
+        let alone = self
+            .0
+            .iter()
+            .any(|(name, word)| name.is_none() && word == key);
+        alone || matches!(self.value(key), Some("on" | "yes" | "true"))
+    }
+
+    /// Gives `key` the one value `value`, where its first stood or else at the end.
+    pub fn set(&mut self, key: &str, value: &str) {
+        let at = self
+            .0
+            .iter()
+            .position(|(name, _)| name.as_deref() == Some(key));
+        self.0.retain(|(name, _)| name.as_deref() != Some(key));
+        let at = at.unwrap_or(self.0.len());
+        self.0.insert(at, (Some(key.to_owned()), value.to_owned()));
+    }
+
+    /// Puts another kind first.
+    pub fn set_kind(&mut self, kind: &str) {
+        if let Some((None, first)) = self.0.first_mut() {
+            kind.clone_into(first);
+        }
+    }
+}
+
+impl std::fmt::Display for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (number, (key, value)) in self.0.iter().enumerate() {
+            if number > 0 {
+                f.write_str(",")?;
+            }
+            if let Some(key) = key {
+                write!(f, "{key}=")?;
+            }
+            f.write_str(&escaped(value))?;
+        }
+        Ok(())
+    }
+}
+
+/// `value` with its commas doubled.
+pub(super) fn escaped(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+/// `path` as a value.
+///
+/// # Errors
+///
+/// When it is no Unicode.
+pub(in crate::machine) fn path_value(path: &Path) -> Result<String> {
+    path_text(path).map(escaped)
+}
+
+/// `path` as a whole argument.
+pub(super) fn path_text(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| {
+        Error::unsupported("a name that is no Unicode cannot be given to QEMU")
+            .at_path(path)
+            .with_remedy("rename it")
+    })
+}
