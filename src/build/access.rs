@@ -1,0 +1,157 @@
+//! What qimg brings into the guest so that it gets in: a key, a host key, and the seed that carries them.
+//!
+//! Knows what a template brings by itself, and cloud-init's words for keys. Must not know how the seed reaches the guest.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::communicator::keys::{KeyPair, Kind};
+use crate::error::Result;
+use crate::seed::{self, MetaData, Part, SeedRequest};
+use crate::store::write_file;
+use crate::template::model::{Build, Seed, Ssh};
+
+/// The comment of a key that qimg brings: sealing finds it by that.
+pub const KEY_COMMENT: &str = "qimg-build-key";
+
+/// What qimg brings.
+#[derive(Debug, Default)]
+pub struct Access {
+    /// The key that logs in.
+    pub key: Option<KeyPair>,
+    /// The key the guest shows.
+    pub host_key: Option<KeyPair>,
+    /// The seed volume.
+    pub seed: Option<PathBuf>,
+    /// Id of the instance that the seed makes of the guest.
+    pub instance_id: Option<String>,
+    /// The file with the private key, for programs of others.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Access {
+    /// Makes what `build` needs and does not bring; files lie in `directory`.
+    ///
+    /// # Errors
+    /// The host's own; a key of a kind that there is not.
+    pub fn prepare(build: &Build, directory: &Path) -> Result<Self> {
+        let mut access = Self::default();
+        if let Some(ssh) = build.communicator.as_ref().filter(|ssh| !has_proof(ssh)) {
+            let kind = match &ssh.temporary_key {
+                Some((kind, bits)) => Kind::parse(kind, *bits)?,
+                None => Kind::parse("ed25519", None)?,
+            };
+            let key = KeyPair::generate(kind, KEY_COMMENT)?;
+            let file = directory.join("key");
+            key.write(&file)?;
+            access.key_file = Some(file);
+            access.key = Some(key);
+            access.host_key = Some(KeyPair::generate(
+                Kind::parse("ed25519", None)?,
+                "qimg-build",
+            )?);
+        }
+        if let Some(volume) = access.seed_volume(build)? {
+            let file = directory.join("seed.img");
+            write_file(&file, &volume.bytes)?;
+            access.seed = Some(file);
+            access.instance_id = volume.instance_id;
+        }
+        Ok(access)
+    }
+
+    /// The bytes of the seed, where there is something to be said.
+    fn seed_volume(&self, build: &Build) -> Result<Option<seed::Seed>> {
+        // What a template boots without a key may be an installer: a volume too many does no harm there, either.
+        let given = match &build.seed {
+            Some(seed) => seed.clone(),
+            None if self.key.is_some() => Seed::default(),
+            None => return Ok(None),
+        };
+        let mut user_data = Vec::new();
+        if let Some(bytes) = given.user_data {
+            user_data.push(Part {
+                name: "user-data".to_owned(),
+                bytes,
+            });
+        }
+        if let (Some(key), Some(host_key), Some(ssh)) =
+            (&self.key, &self.host_key, &build.communicator)
+        {
+            user_data.push(Part {
+                name: "qimg".to_owned(),
+                bytes: cloud_config(&ssh.username, key, host_key)?.into_bytes(),
+            });
+        }
+        let request = SeedRequest {
+            user_data,
+            meta_data: given
+                .meta_data
+                .map_or_else(MetaData::default, MetaData::Given),
+            network_config: given.network_config,
+            vendor_data: given.vendor_data,
+            ..SeedRequest::default()
+        };
+        seed::build(&request).map(Some)
+    }
+}
+
+/// Whether the template brings a way to log in.
+fn has_proof(ssh: &Ssh) -> bool {
+    ssh.private_key.is_some() || ssh.password.is_some() || ssh.agent
+}
+
+/// A part of user-data that adds to all others, whatever they say: the user, its key, and the host key.
+fn cloud_config(user: &str, key: &KeyPair, host_key: &KeyPair) -> Result<String> {
+    let mut text = String::from(
+        "#cloud-config\n\
+         merge_how:\n\
+         - {name: list, settings: [append]}\n\
+         - {name: dict, settings: [no_replace, recurse_list]}\n",
+    );
+    let line = quoted(&key.public_line());
+    let _ = write!(text, "ssh_authorized_keys: [{line}]\n");
+    if user == "root" {
+        text.push_str("disable_root: false\n");
+    }
+    let _ = write!(
+        text,
+        "users:\n\
+         - default\n\
+         - name: {}\n",
+        quoted(user)
+    );
+    if user != "root" {
+        text.push_str("  sudo: 'ALL=(ALL) NOPASSWD:ALL'\n  shell: /bin/sh\n  lock_passwd: true\n");
+    }
+    let _ = write!(text, "  ssh_authorized_keys: [{line}]\n");
+    text.push_str("ssh_keys:\n  ed25519_private: |\n");
+    for line in host_key.private_text()?.lines() {
+        let _ = writeln!(text, "    {line}");
+    }
+    let _ = writeln!(
+        text,
+        "  ed25519_public: {}",
+        quoted(&host_key.public_line())
+    );
+    Ok(text)
+}
+
+/// A YAML scalar in double quotes.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}

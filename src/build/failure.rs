@@ -1,0 +1,116 @@
+//! A build that failed: where, why, and what was seen last.
+
+use std::time::Duration;
+
+use super::event::Reporter;
+use crate::communicator::wait;
+use crate::error::{Error, ErrorKind};
+use crate::machine::running::{Death, Report};
+
+/// How far a build had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// Before the guest was started, or after it was shut down.
+    Host,
+    /// The guest did not answer, or died.
+    Guest,
+    /// A provisioner failed, or what is removed from the guest could not be.
+    Provision,
+    /// A post-processor failed: the artifact is there.
+    PostProcess,
+}
+
+/// A build that failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// How far it had come.
+    pub at: At,
+    /// Why.
+    pub error: Error,
+}
+
+impl Failed {
+    pub(super) fn at(at: At) -> impl FnOnce(Error) -> Self {
+        move |error| Self { at, error }
+    }
+}
+
+/// The error of a machine that is lost.
+pub(super) fn of_death(death: &Death, report: &Report) -> Error {
+    let because = match death {
+        Death::GuestPanicked => report.signs.last().map(|seen| seen.line.clone()),
+        _ => report
+            .stderr
+            .iter()
+            .rev()
+            .find(|line| !line.trim().is_empty())
+            .cloned(),
+    };
+    let because = because.map_or_else(String::new, |line| format!(": {}", line.trim()));
+    let remedy = match death {
+        Death::PoweredOff => {
+            "the guest shut itself down: a script of its own, or of the seed, did that"
+        }
+        Death::KvmInternalError => "set the accelerator to tcg",
+        Death::GuestPanicked => {
+            "look at the console's log; more memory, or another CPU model, may help"
+        }
+        Death::Ended(_) => "somebody ended QEMU, or it failed: its last words are above",
+    };
+    Error::new(ErrorKind::Guest, format!("{death}{because}")).with_remedy(remedy)
+}
+
+/// Says what was seen of a guest that is lost or does not answer.
+pub(super) fn tell_evidence(reporter: &Reporter<'_>, report: &Report) {
+    let list = |title: &str, lines: &[String]| {
+        if !lines.is_empty() {
+            let lines: Vec<String> = lines.iter().map(|line| format!("  | {line}")).collect();
+            reporter.note(&format!("{title}:\n{}", lines.join("\n")));
+        }
+    };
+    list("The last lines of QEMU's standard error", &report.stderr);
+    list("The last lines on the guest's console", &report.console);
+    if report.console.is_empty() {
+        list("The last lines on the guest's screen", &report.screen);
+    }
+    for seen in &report.signs {
+        reporter.note(&format!(
+            "After {} s the guest said: {} ({})",
+            seen.after.as_secs(),
+            seen.line,
+            seen.sign.words()
+        ));
+    }
+    if let Some(screenshot) = &report.screenshot {
+        reporter.note(&format!(
+            "A picture of its screen: {}",
+            screenshot.display()
+        ));
+    }
+    reporter.note(&format!(
+        "All it said on its console: {}",
+        report.console_log.display()
+    ));
+}
+
+/// Says what was seen of SSH, and when.
+pub(super) fn tell_wait(reporter: &Reporter<'_>, report: &wait::Report) {
+    let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
+    let mut lines = Vec::new();
+    for seen in &report.seen {
+        lines.push(format!(
+            "  {:>9} to {:>9}  {}",
+            seconds(seen.at),
+            seconds(seen.until),
+            seen.state
+        ));
+    }
+    if lines.is_empty() {
+        lines.push("  nothing".to_owned());
+    }
+    reporter.note(&format!(
+        "What was seen of SSH, since the guest was started:\n{}",
+        lines.join("\n")
+    ));
+    reporter.note(&format!("Most likely: {}", report.cause()));
+}

@@ -1,0 +1,385 @@
+//! The second stage: the guest runs and has let us in.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::failure::{of_death, tell_evidence, tell_wait};
+use super::prepared::{Prepared, is_native};
+use super::provisioner::{Connection, Facts, cloud_init};
+use crate::communicator::ssh::{Limits, Notice, Options, Ssh};
+use crate::communicator::{Stop, wait};
+use crate::error::{Error, ErrorKind, Result};
+use crate::machine::running::Death;
+use crate::machine::{Accelerator, Running, Start};
+
+/// For the guest to answer, where the template does not say.
+const TIMEOUT: Duration = Duration::from_secs(300);
+/// How much longer things take where the guest is emulated.
+const PATIENCE: u32 = 4;
+/// How often a machine is asked whether it is lost.
+const POLL: Duration = Duration::from_millis(50);
+
+/// A guest that runs and lets us in.
+pub(super) struct Connected<'a> {
+    /// `None`: the template wants no way in.
+    pub(super) ssh: Option<Ssh>,
+    pub(super) facts: Facts,
+    pub(super) running: Running,
+    /// Raised when the machine is lost.
+    lost: Arc<AtomicBool>,
+    notices: Arc<Mutex<Vec<String>>>,
+    pub(super) patience: u32,
+    pub(super) prepared: Prepared<'a>,
+}
+
+impl<'a> Connected<'a> {
+    /// Starts the machine and waits for SSH, and for the guest's cloud-init.
+    ///
+    /// # Errors
+    /// QEMU does not start; the machine is lost; nobody answers in time; cancelled.
+    pub(super) fn boot(mut prepared: Prepared<'a>) -> Result<Self> {
+        let (request, reporter) = (prepared.request, prepared.reporter);
+        let asked = request.build.machine.accelerator.as_deref();
+        let may_change = asked.and_then(Accelerator::named).is_none();
+        let mut accelerator = prepared.choice.accelerator.clone();
+        loop {
+            match try_once(&prepared, &accelerator) {
+                Err(Lost {
+                    death: Some(Death::KvmInternalError),
+                    ..
+                }) if may_change && accelerator == Accelerator::Kvm => {
+                    reporter.warn(
+                        "KVM cannot run this guest: it is started once more, emulated by TCG",
+                    );
+                    accelerator = Accelerator::Tcg;
+                    prepared.make_disks()?;
+                }
+                Err(lost) => return Err(lost.error),
+                Ok(answer) => {
+                    return Ok(Self {
+                        ssh: answer.ssh,
+                        facts: answer.facts,
+                        running: answer.running,
+                        lost: answer.lost,
+                        notices: answer.notices,
+                        patience: answer.patience,
+                        prepared,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Runs `work` while the machine is watched: when it is lost, what talks to the guest ends, and the error says why.
+    pub(super) fn watched<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let result = while_watched(&self.running, &self.lost, work);
+        let request = self.prepared.request;
+        match (result, self.running.death()) {
+            (Err(error), Some(death)) if !(request.stop)() => {
+                let report = self.running.report();
+                tell_evidence(self.prepared.reporter, &report);
+                Err(of_death(&death, &report).with_source(error))
+            }
+            (result, _) => result,
+        }
+    }
+}
+
+/// Runs `work`; raises `lost` as soon as the machine is.
+fn while_watched<T>(running: &Running, lost: &AtomicBool, work: impl FnOnce() -> T) -> T {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                if running.death().is_some() {
+                    lost.store(true, Ordering::Relaxed);
+                    return;
+                }
+                std::thread::park_timeout(POLL);
+            }
+        });
+        let result = work();
+        over.store(true, Ordering::Relaxed);
+        watcher.thread().unpark();
+        result
+    })
+}
+
+/// A guest that answered.
+struct Answered {
+    ssh: Option<Ssh>,
+    facts: Facts,
+    running: Running,
+    lost: Arc<AtomicBool>,
+    notices: Arc<Mutex<Vec<String>>>,
+    patience: u32,
+}
+
+/// A guest that did not.
+struct Lost {
+    death: Option<Death>,
+    error: Error,
+}
+
+impl From<Error> for Lost {
+    fn from(error: Error) -> Self {
+        Self { death: None, error }
+    }
+}
+
+fn try_once(prepared: &Prepared<'_>, accelerator: &Accelerator) -> Result<Answered, Lost> {
+    let (request, reporter) = (prepared.request, prepared.reporter);
+    let build = request.build;
+    let patience = if accelerator.is_hardware() {
+        1
+    } else {
+        PATIENCE
+    };
+    let line = prepared.command_line(accelerator)?;
+    for warning in &line.warnings {
+        reporter.warn(warning);
+    }
+    if !line.has_main {
+        let error = Error::usage(
+            "the machine would run without its main disk: -drive in qemuargs replaces it",
+        )
+        .with_remedy("add a -drive for it, or leave -drive out of qemuargs")
+        .at_path(&request.template.path);
+        return Err(error.into());
+    }
+    reporter.step("Starting the machine");
+    let vnc = build.machine.vnc.as_ref();
+    let running = Running::start(
+        &Start {
+            launcher: &request.surroundings.launcher,
+            qemu: &prepared.qemu,
+            arguments: line.all().cloned().collect(),
+            run_directory: &prepared.run_directory,
+            vnc_password: vnc.and_then(|vnc| vnc.password.as_deref()),
+        },
+        &*request.stop,
+    )?;
+    let lost = Arc::new(AtomicBool::new(false));
+    let notices = Arc::new(Mutex::new(Vec::new()));
+    let mut facts = Facts {
+        name: build.name.clone(),
+        kind: build.kind.clone(),
+        http: None,
+        connection: None,
+    };
+    let Some(template) = &build.communicator else {
+        return Ok(Answered {
+            ssh: None,
+            facts,
+            running,
+            lost,
+            notices,
+            patience,
+        });
+    };
+    let host = template
+        .host
+        .clone()
+        .unwrap_or_else(|| "127.0.0.1".to_owned());
+    let port = match (&template.host, prepared.template_port()) {
+        (Some(_), _) => template.port,
+        // Without a forwarded port of ours, the template's own arguments lead to the guest.
+        (None, wanted) => running.forwarded_port(template.port)?.unwrap_or(wanted),
+    };
+    let mut options = Options::from_template(
+        template,
+        &host,
+        port,
+        request.surroundings.agent.as_deref(),
+        prepared.access.key.as_ref(),
+    )?;
+    options.host_keys.extend(
+        prepared
+            .access
+            .host_key
+            .as_ref()
+            .map(|key| key.public_line()),
+    );
+    tell_build(prepared, &host, port);
+    let (stop, raised) = (Arc::clone(&request.stop), Arc::clone(&lost));
+    let stop: Arc<Stop> = Arc::new(move || stop() || raised.load(Ordering::Relaxed));
+    let heard = Arc::clone(&notices);
+    let hear = move |notice: &Notice| {
+        heard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(in_words(notice));
+    };
+    let ssh = Ssh::new(options, stop, Some(Arc::new(hear)))?;
+    wait_for_ssh(prepared, &ssh, &running, &lost, patience)?;
+    facts.connection = Some(Connection {
+        host,
+        port,
+        user: template.username.clone(),
+        password: template.password.clone(),
+        private_key: prepared
+            .access
+            .key_file
+            .clone()
+            .or_else(|| template.private_key.clone()),
+        host_key: ssh.host_key().or_else(|| {
+            prepared
+                .access
+                .host_key
+                .as_ref()
+                .map(|key| key.public_line())
+        }),
+    });
+    Ok(Answered {
+        ssh: Some(ssh),
+        facts,
+        running,
+        lost,
+        notices,
+        patience,
+    })
+}
+
+/// What ``{{ build `NAME` }}`` stands for from now on.
+fn tell_build(prepared: &Prepared<'_>, host: &str, port: u16) {
+    let (texts, request) = (prepared.texts, prepared.request);
+    texts.field("SSHHostPort", port.to_string());
+    for (name, value) in [
+        ("ID", "VM".to_owned()),
+        ("Host", host.to_owned()),
+        ("Port", port.to_string()),
+        ("ConnType", "ssh".to_owned()),
+        ("PackerRunUUID", request.surroundings.run_uuid.clone()),
+    ] {
+        texts.of_build(name, value);
+    }
+    if let Some(ssh) = &request.build.communicator {
+        texts.of_build("User", ssh.username.clone());
+        texts.of_build("Password", ssh.password.clone().unwrap_or_default());
+    }
+    if let Some(key) = &prepared.access.key {
+        texts.of_build("SSHPublicKey", key.public_line());
+        if let Ok(private) = key.private_text() {
+            texts.of_build("SSHPrivateKey", private);
+        }
+    }
+    if let Some(file) = &prepared.access.key_file {
+        texts.of_build("SSHPrivateKeyFile", file.display().to_string());
+    }
+}
+
+fn wait_for_ssh(
+    prepared: &Prepared<'_>,
+    ssh: &Ssh,
+    running: &Running,
+    lost: &AtomicBool,
+    patience: u32,
+) -> Result<(), Lost> {
+    let (request, reporter) = (prepared.request, prepared.reporter);
+    let Some(template) = &request.build.communicator else {
+        return Ok(());
+    };
+    // As Packer: refusals are limited only where neither the time nor they are given, and there they rarely count.
+    let limits = Limits {
+        timeout: match (template.timeout, template.attempts) {
+            (None, Some(_)) => None,
+            (timeout, _) => Some(timeout.unwrap_or(TIMEOUT * patience)),
+        },
+        attempts: template.attempts,
+    };
+    reporter.step(&match limits.timeout {
+        Some(timeout) => format!("Waiting for SSH, for {} s at most", timeout.as_secs()),
+        None => "Waiting for SSH".to_owned(),
+    });
+    let started = Instant::now();
+    let result = while_watched(running, lost, || {
+        ssh.wait(&limits, &*request.stop, &mut |seen| {
+            reporter.waiting("SSH", &seen.state.to_string(), started.elapsed());
+        })
+    });
+    let error = match result {
+        Ok(report) => {
+            reporter.step(&format!(
+                "Connected by SSH after {:.1} s",
+                report.took.as_secs_f64()
+            ));
+            return Ok(());
+        }
+        Err(error) => error,
+    };
+    if (request.stop)() {
+        return Err(Error::cancelled().into());
+    }
+    let report = running.report();
+    tell_evidence(reporter, &report);
+    if let Some(seen) =
+        std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<wait::Report>())
+    {
+        tell_wait(reporter, seen);
+    }
+    match running.death() {
+        Some(death) => Err(Lost {
+            error: of_death(&death, &report),
+            death: Some(death),
+        }),
+        None => Err(error.into()),
+    }
+}
+
+impl Connected<'_> {
+    /// Tells what the way into the guest had to say since the last time.
+    pub(super) fn tell_notices(&self) {
+        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        for notice in notices.drain(..) {
+            self.prepared.reporter.note(&notice);
+        }
+    }
+
+    /// Waits until the guest's cloud-init is done. Errors of it fail a native build, and are told in any other.
+    ///
+    /// # Errors
+    /// It is not done in time, or it had errors.
+    pub(super) fn wait_for_cloud_init(&self) -> Result<()> {
+        let (request, reporter) = (self.prepared.request, self.prepared.reporter);
+        let (Some(ssh), Some(template)) = (&self.ssh, &request.build.communicator) else {
+            return Ok(());
+        };
+        let whole = template.timeout.unwrap_or(TIMEOUT * self.patience);
+        let left = whole
+            .saturating_sub(self.running.age())
+            .max(Duration::from_secs(30));
+        let done = cloud_init::wait(ssh, left, reporter, &*request.stop)?;
+        for complaint in &done.complaints {
+            reporter.note(&format!("cloud-init: {complaint}"));
+        }
+        if done.errors.is_empty() {
+            return Ok(());
+        }
+        let words = done.errors.join("; ");
+        if is_native(request) {
+            return Err(Error::new(
+                ErrorKind::Guest,
+                format!("cloud-init in the guest had errors: {words}"),
+            )
+            .with_remedy(
+                "mend the user-data; /var/log/cloud-init.log in the guest has the details",
+            ));
+        }
+        reporter.warn(&format!("cloud-init in the guest had errors: {words}"));
+        Ok(())
+    }
+}
+
+/// What the way into the guest has to say, in words.
+fn in_words(notice: &Notice) -> Option<String> {
+    Some(match notice {
+        Notice::HostKeyChanged { now, .. } => {
+            format!("The guest shows another host key now: {now}")
+        }
+        Notice::TransferReplaced { missing, used, why } => {
+            format!("The guest has no {missing} ({why}): files go by {used}")
+        }
+        Notice::Reconnected { why } => format!("Connected again; the connection was lost: {why}"),
+    })
+}

@@ -1,0 +1,230 @@
+//! Builds: a machine is booted, provisioned, sealed and turned into files.
+//!
+//! Knows what a template asks for and which operations do it. Must not know a disk format or any dialect.
+//!
+//! ```text
+//! template -> Prepared -> Connected -> (provision, seal, shut down) -> image -> post-processors -> artifacts
+//! ```
+//!
+//! Each stage takes the one before it, and cleans up when it is dropped, the last one first: whatever ends a build, no QEMU
+//! and no half a file is left.
+
+mod access;
+pub mod artifact;
+mod chain;
+mod disk;
+pub mod event;
+mod failure;
+mod guest;
+mod image;
+pub mod late;
+pub mod local;
+pub mod output;
+mod plan;
+pub mod post_processor;
+mod prepared;
+pub mod provisioner;
+mod request;
+pub mod seal;
+pub mod secrets;
+mod texts;
+mod work;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use artifact::Artifact;
+use event::{Outcome, Reporter};
+use guest::Connected;
+use late::RenderText;
+use prepared::Prepared;
+use provisioner::{Context, Facts};
+use secrets::Masks;
+use texts::Texts;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::template::model::Text;
+
+pub use failure::{At, Failed};
+pub use plan::{Plan, plan};
+pub use request::{BuildRequest, OnError, Options, Surroundings};
+
+/// What a build made.
+#[derive(Debug)]
+pub struct Report {
+    /// All artifacts that there are now.
+    pub artifacts: Vec<Artifact>,
+    /// How long each stage took, in order.
+    pub stages: Vec<(&'static str, Duration)>,
+}
+
+/// Makes one build of a template.
+///
+/// # Errors
+/// What failed, and how far the build had come; all that was seen of it was told before.
+pub fn build(request: &BuildRequest<'_>) -> Result<Report, Failed> {
+    let started = Instant::now();
+    let masks = masks(request).map_err(Failed::at(At::Host))?;
+    let reporter = Reporter::new(&request.build.name, Arc::new(masks), request.sink);
+    let result = run(request, &reporter);
+    let outcome = match &result {
+        Ok(_) => Outcome::Done,
+        Err(failed) if failed.error.kind() == ErrorKind::Cancelled => Outcome::Cancelled,
+        Err(failed) => {
+            reporter.failure(&failed.error);
+            Outcome::Failed
+        }
+    };
+    reporter.build_ended(outcome, started.elapsed());
+    result
+}
+
+fn run(request: &BuildRequest<'_>, reporter: &Reporter<'_>) -> Result<Report, Failed> {
+    let texts = Texts::default();
+    let mut stages = Stages {
+        reporter,
+        took: Vec::new(),
+    };
+    let prepared = stages.run("prepare", At::Host, || {
+        Prepared::new(request, reporter, &texts)
+    })?;
+    let connected = stages.run("boot", At::Guest, || Connected::boot(prepared))?;
+    let connected = stages.run("cloud-init", At::Guest, || {
+        connected.wait_for_cloud_init().map(|()| connected)
+    })?;
+    let facts = connected.facts.clone();
+    let connected = stages.run("provision", At::Provision, || {
+        connected.provision().map(|()| connected)
+    })?;
+    let stopped = stages.run("shut down", At::Provision, || connected.shut_down())?;
+    let built = stages.run("image", At::Host, || image::make(stopped))?;
+    let artifacts = stages.run("post-process", At::PostProcess, || {
+        post_process(request, reporter, &texts, &facts, &built)
+    })?;
+    for (index, artifact) in artifacts.iter().enumerate() {
+        let files: Vec<String> = artifact
+            .files
+            .iter()
+            .map(|file| file.display().to_string())
+            .collect();
+        let text = format!("VM files in: {}", files.join(", "));
+        reporter.artifact(index, &artifact.builder_id, &artifact.id, &text, &files);
+    }
+    Ok(Report {
+        artifacts,
+        stages: stages.took,
+    })
+}
+
+/// Stages with their times.
+struct Stages<'a> {
+    reporter: &'a Reporter<'a>,
+    took: Vec<(&'static str, Duration)>,
+}
+
+impl Stages<'_> {
+    fn run<T>(
+        &mut self,
+        name: &'static str,
+        at: At,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T, Failed> {
+        let started = Instant::now();
+        self.reporter.stage_begun(name);
+        let result = work();
+        let took = started.elapsed();
+        let outcome = match &result {
+            Ok(_) => Outcome::Done,
+            Err(error) if error.kind() == ErrorKind::Cancelled => Outcome::Cancelled,
+            Err(_) => Outcome::Failed,
+        };
+        self.reporter.stage_ended(name, outcome, took);
+        self.took.push((name, took));
+        result.map_err(Failed::at(at))
+    }
+}
+
+/// All values that nobody may see.
+fn masks(request: &BuildRequest<'_>) -> Result<Masks> {
+    let mut values = request.template.secrets.clone();
+    if let Some(ssh) = &request.build.communicator {
+        values.extend(ssh.password.clone());
+        values.extend(
+            ssh.bastion
+                .as_ref()
+                .and_then(|bastion| bastion.password.clone()),
+        );
+    }
+    let vnc = request.build.machine.vnc.as_ref();
+    values.extend(vnc.and_then(|vnc| vnc.password.clone()));
+    Masks::new(values)
+}
+
+fn post_process(
+    request: &BuildRequest<'_>,
+    reporter: &Reporter<'_>,
+    texts: &Texts,
+    facts: &Facts,
+    built: &Artifact,
+) -> Result<Vec<Artifact>> {
+    let (build, host) = (request.build, request.surroundings);
+    let mut facts = facts.clone();
+    facts.connection = None;
+    let context = Context {
+        facts: &facts,
+        host: &host.host,
+        communicator: None,
+        reporter,
+        texts,
+        numbers: request.numbers,
+        ask: request.ask,
+        patience: 1,
+        stop: &*request.stop,
+    };
+    let fill = |text: &Text, values: &[(&str, &str)]| texts.render(text, values);
+    let report = post_processor::run(
+        &build.post_processors,
+        built,
+        &post_processor::Context {
+            dialect: request.template.dialect,
+            build_name: &build.name,
+            builder_type: &build.kind,
+            run_uuid: &host.run_uuid,
+            build_time: host.time,
+            force: request.options.force,
+            directory: &host.directory,
+            threads: host.threads,
+            fill: &fill,
+            stop: &*request.stop,
+        },
+        &mut chain::OnHost { context: &context },
+        &mut |event| match event {
+            post_processor::Event::Started(job) => {
+                reporter.step(&format!("Running post-processor: {}", job.name));
+            }
+            post_processor::Event::Progress { done, total } => {
+                reporter.progress("post-process", done, Some(total), event::Unit::Bytes);
+            }
+            post_processor::Event::Note(text) => reporter.note(text),
+            post_processor::Event::Failed(failed) => {
+                reporter.warn(&format!(
+                    "post-processor {} failed: {}",
+                    failed.name, failed.error
+                ));
+            }
+            post_processor::Event::Removed(path) => {
+                reporter.note(&format!("Removed {}", path.display()));
+            }
+        },
+    )?;
+    let mut failed = report.failed.into_iter();
+    match failed.next() {
+        None => Ok(report.artifacts),
+        Some(first) => Err(Error::new(
+            first.error.kind(),
+            format!("post-processor {} (line {}) failed", first.kind, first.line),
+        )
+        .with_remedy("the artifact is there: mend the cause and process it by hand, or build again")
+        .with_source(first.error)),
+    }
+}

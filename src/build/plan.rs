@@ -1,0 +1,157 @@
+//! What a build would do, told without doing it.
+//!
+//! Looks at the host, boots nothing but the small guest that tells whether KVM works, and writes nothing.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::late::RenderText;
+use super::request::BuildRequest;
+use super::texts::Texts;
+use crate::error::Result;
+use crate::machine::accelerator;
+use crate::machine::command_line::{Drive, Forward, Spec};
+use crate::machine::{command_line, launcher};
+
+/// What would run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Plan {
+    /// Name of the build.
+    pub build: String,
+    /// What would run the guest.
+    pub accelerator: String,
+    /// Why.
+    pub because: String,
+    /// QEMU and its arguments.
+    pub command: Vec<String>,
+    /// What would be said of it.
+    pub warnings: Vec<String>,
+    /// All that would happen, in order.
+    pub steps: Vec<String>,
+}
+
+/// Plans a build.
+///
+/// # Errors
+/// There is no QEMU; the template's texts cannot be filled in.
+pub fn plan(request: &BuildRequest<'_>) -> Result<Plan> {
+    let (build, host) = (request.build, request.surroundings);
+    let path = host
+        .host
+        .environment
+        .iter()
+        .find(|(name, _)| name == "PATH")
+        .map(|(_, value)| value);
+    let remedy = format!("install {} (Debian: qemu-system-x86)", build.machine.qemu);
+    let qemu = launcher::find_program(Path::new(&build.machine.qemu), path, remedy)?;
+    let choice = accelerator::choose(
+        build.machine.accelerator.as_deref(),
+        build.machine.cpu_model.as_deref(),
+        &qemu,
+        &host.launcher,
+        &host.kvm,
+        &*request.stop,
+    )?;
+    let texts = Texts::default();
+    for (name, value) in [
+        ("OutputDir", build.output.directory.display().to_string()),
+        ("Name", build.output.name.clone()),
+        ("HTTPIP", String::new()),
+        ("HTTPPort", "0".to_owned()),
+        ("SSHHostPort", "PORT".to_owned()),
+    ] {
+        texts.field(name, value);
+    }
+    let mut qemu_args = Vec::new();
+    for (switch, values) in &build.machine.qemu_args {
+        let values: Result<Vec<String>> = values
+            .iter()
+            .map(|value| texts.render(value, &[]))
+            .collect();
+        qemu_args.push((texts.render(switch, &[])?, values?));
+    }
+    let main = host
+        .directory
+        .join(&build.output.directory)
+        .join(&build.output.name);
+    let line = command_line(&Spec {
+        name: &build.output.name,
+        machine: &build.machine,
+        disk: &build.disk,
+        qemu_args: &qemu_args,
+        main: Drive {
+            path: main.clone(),
+            format: "qcow2".to_owned(),
+        },
+        main_by_template: &main,
+        directory: &host.directory,
+        additional: &[],
+        boots_from_disk: build.base.is_disk,
+        cds: &[],
+        floppy: None,
+        seed: None,
+        forward: build.communicator.as_ref().map(|ssh| Forward {
+            host: 0,
+            guest: ssh.port,
+        }),
+        accelerator: &choice.accelerator,
+        boot: None,
+        tpm: None,
+        has_display: host.has_display,
+        copies: &BTreeMap::new(),
+    })?;
+    let mut command = vec![qemu.display().to_string()];
+    command.extend(line.all().cloned());
+    Ok(Plan {
+        build: build.name.clone(),
+        accelerator: choice.accelerator.to_string(),
+        because: choice.why.to_string(),
+        command,
+        warnings: line.warnings,
+        steps: steps(request),
+    })
+}
+
+fn steps(request: &BuildRequest<'_>) -> Vec<String> {
+    let build = request.build;
+    let mut steps = vec![format!("get {}", build.base.urls.join(", or "))];
+    steps.push(if build.base.is_disk {
+        "make an overlay of it".to_owned()
+    } else {
+        "make an empty disk".to_owned()
+    });
+    if build.seed.is_some() {
+        steps.push("make a seed of the template's NoCloud data".to_owned());
+    }
+    steps.push("start the machine".to_owned());
+    if let Some(ssh) = &build.communicator {
+        steps.push(format!(
+            "wait for SSH as {}, then for cloud-init",
+            ssh.username
+        ));
+    }
+    for provisioner in &build.provisioners {
+        let place = match provisioner.line {
+            0 => String::new(),
+            line => format!(" (line {line})"),
+        };
+        steps.push(format!("provision with {}{place}", provisioner.kind));
+    }
+    if !build.seal.steps.is_empty() {
+        steps.push(format!("seal: {}", build.seal.steps.join(", ")));
+    }
+    steps.push("shut the guest down".to_owned());
+    steps.push(format!(
+        "make {} in {}",
+        build.output.name,
+        build.output.directory.display()
+    ));
+    for chain in &build.post_processors {
+        let names: Vec<&str> = chain.iter().map(|job| job.name.as_str()).collect();
+        steps.push(format!("post-process: {}", names.join(", then ")));
+    }
+    steps
+}
