@@ -36,7 +36,9 @@
 //! | layer | modules | knows |
 //! |---|---|---|
 //! | program | `src/bin/qimg` | arguments, words, colours, exit codes |
+//! | builds | `build` (feature `build`) | what a template asks for: provisioning, sealing, masking, events |
 //! | operations | [`compress`], [`rewrite`], [`prune`], [`create`], [`compare`], [`sparsify`], [`resize`], [`extract`], [`inspect`], [`usage`], [`disk`], [`seed`] | what a user asks for |
+//! | machine | `machine`, `communicator`, `template` | a QEMU that is watched; ways into a guest; what a build is (feature `build`) |
 //! | disk | [`survey`], [`browse`] | the rules that concern more than one part of a disk; which filesystem a path lies on |
 //! | data path | [`convert`] | sources, writers and codecs; no format |
 //! | formats | [`image`] | qcow2 and raw, what they are and whether they are sound; policies for files that an image names; no operation |
@@ -58,16 +60,24 @@
 //! The format is that of QEMU's `docs/interop/qcow2.rst`; where QEMU is stricter or more lenient than that, so is qimg.
 
 pub mod browse;
+#[cfg(feature = "build")]
+pub mod build;
 pub mod codec;
+#[cfg(feature = "build")]
+pub mod communicator;
 pub mod compare;
 pub mod compress;
 pub mod convert;
 pub mod create;
+#[cfg(feature = "build")]
+pub mod digest;
 pub mod disk;
 pub mod error;
 pub mod extent;
 pub mod extract;
 pub mod fat;
+#[cfg(feature = "build")]
+pub mod fetch;
 mod fields;
 pub mod free;
 pub mod fs;
@@ -78,6 +88,8 @@ pub mod image;
 pub mod inspect;
 pub mod iso9660;
 pub mod lvm;
+#[cfg(feature = "build")]
+pub mod machine;
 pub mod partition;
 pub mod prune;
 pub mod resize;
@@ -87,6 +99,8 @@ pub mod source;
 pub mod sparsify;
 pub mod store;
 pub mod survey;
+#[cfg(feature = "build")]
+pub mod template;
 pub mod units;
 pub mod usage;
 pub mod volume;

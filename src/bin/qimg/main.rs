@@ -14,10 +14,18 @@ mod generate;
 mod render;
 mod signals;
 
+#[cfg(feature = "build")]
+use std::io::Write;
 use std::io::{self, BufWriter, IsTerminal};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // What builds start is started by this program itself, which becomes it: before anything else happens.
+    #[cfg(feature = "build")]
+    if let Err(words) = qimg::machine::launcher::entered(std::env::args_os()) {
+        let _ = writeln!(io::stderr(), "qimg: {words}");
+        return ExitCode::from(127);
+    }
     let colours = io::stdout().is_terminal() && render::wants_colours();
     let mut stdout = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let mut stderr = io::stderr();

@@ -44,6 +44,12 @@ impl Interrupt {
         &self.asked
     }
 
+    /// The flag, for threads that outlive whoever began to watch.
+    #[cfg(feature = "build")]
+    pub(crate) fn shared(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.asked)
+    }
+
     /// A failure with the exit code that a shell expects after a signal, where one is the reason.
     pub(crate) fn failure(&self, error: Error) -> Failure {
         match (error.kind(), self.signal.load(Ordering::Relaxed)) {

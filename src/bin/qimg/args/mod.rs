@@ -3,6 +3,8 @@
 //! Knows words and what each of them takes. Must not know what a command does:
 //! `commands` turns what is here into the library's own requests.
 
+#[cfg(feature = "build")]
+mod build;
 mod check;
 mod cloud_localds;
 mod compare;
@@ -22,6 +24,8 @@ mod option_list;
 mod output;
 mod resize;
 mod seed;
+#[cfg(feature = "build")]
+mod single_dash;
 mod sparsify;
 mod write;
 
@@ -31,6 +35,11 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
+#[cfg(feature = "build")]
+pub(crate) use build::{
+    BuildArgs, BuildOutputArgs, CacheArgs, CacheCommand, OnError, TemplateArgs, TemplateCommand,
+    TemplateCommandArgs, ValidateArgs,
+};
 pub(crate) use check::CheckArgs;
 pub(crate) use compare::CompareArgs;
 pub(crate) use compress::{CompressArgs, Window};
@@ -130,6 +139,14 @@ pub(crate) enum Command {
     Resize(ResizeArgs),
     Disk(DiskArgs),
     Seed(Box<SeedArgs>),
+    #[cfg(feature = "build")]
+    Build(Box<BuildArgs>),
+    #[cfg(feature = "build")]
+    Validate(ValidateArgs),
+    #[cfg(feature = "build")]
+    Template(TemplateCommandArgs),
+    #[cfg(feature = "build")]
+    Cache(CacheArgs),
     /// Print completions for a shell
     #[command(hide = true, after_long_help = COMPLETIONS_HELP)]
     Completions {
@@ -168,6 +185,9 @@ impl Cli {
     pub(crate) fn typed() -> Result<Self, clap::Error> {
         let name = std::env::args_os().next().unwrap_or_default();
         if Path::new(&name).file_name() != Some(OsStr::new("cloud-localds")) {
+            #[cfg(feature = "build")]
+            return Self::try_parse_from(single_dash::with_long_options(std::env::args_os()));
+            #[cfg(not(feature = "build"))]
             return Self::try_parse();
         }
         let localds = cloud_localds::CloudLocaldsArgs::try_parse()?;

@@ -1,0 +1,229 @@
+//! `qimg build`, `validate`, `template` and `cache`.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
+
+/// Which parts of a template, with which values; as Packer has them, also with one dash.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Template")]
+pub(crate) struct TemplateArgs {
+    /// The template: Packer's legacy JSON, or TOML
+    #[arg(value_name = "TEMPLATE")]
+    pub(crate) template: PathBuf,
+
+    /// Set a variable; before all files
+    #[arg(long = "var", value_name = "NAME=VALUE")]
+    pub(crate) variables: Vec<String>,
+
+    /// Set the variables of a JSON or TOML file; the last file wins
+    #[arg(long = "var-file", value_name = "FILE")]
+    pub(crate) variable_files: Vec<PathBuf>,
+
+    /// Only these builds
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+
+    /// Not these builds and post-processors
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) except: Vec<String>,
+}
+
+/// What to do when a step fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum OnError {
+    /// Remove what was made
+    #[default]
+    Cleanup,
+    /// Stop QEMU and keep all files
+    Abort,
+    /// Ask
+    Ask,
+    /// Run the template's error-cleanup-provisioner, then as abort
+    RunCleanupProvisioner,
+}
+
+/// Build images from a template: boot, provision, seal, compress
+///
+/// A template is Packer's legacy JSON as it is, or qimg's own TOML. The base image is fetched and checked, started in QEMU on an
+/// overlay, reached by SSH, provisioned, sealed, shut down, and written as a sparsified, compressed image. The artifact
+/// appears when it is complete.
+#[derive(Debug, Args)]
+#[command(after_long_help = BUILD_HELP)]
+pub(crate) struct BuildArgs {
+    #[command(flatten)]
+    pub(crate) template: TemplateArgs,
+
+    /// Print what would run, and run nothing: accelerator and why, QEMU's command line, steps
+    #[arg(long)]
+    pub(crate) plan: bool,
+
+    /// Replace the output of an earlier build, which is set aside until this one is done
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// What to do when a step fails
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    pub(crate) on_error: OnError,
+
+    /// Stop after each step and wait for Enter; one build at a time
+    #[arg(long)]
+    pub(crate) debug: bool,
+
+    /// Builds at the same time; 0: all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) parallel_builds: usize,
+
+    /// Where downloads are kept [default: $QIMG_CACHE, else qimg in $XDG_CACHE_HOME or ~/.cache]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+
+    /// Worker threads for the disk [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<std::num::NonZeroUsize>,
+
+    #[command(flatten)]
+    pub(crate) output: BuildOutputArgs,
+}
+
+/// How a build tells what it does.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct BuildOutputArgs {
+    /// Colours [default: on a terminal]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
+    pub(crate) color: Option<bool>,
+
+    /// The time before each line
+    #[arg(long)]
+    pub(crate) timestamp_ui: bool,
+
+    /// Packer's lines for machines
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) machine_readable: bool,
+
+    /// Events as JSON, one a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const BUILD_HELP: &str = "\
+Examples:
+  qimg build debian.toml
+  qimg build -var image_name=web -only=qemu packer.json
+  qimg build --plan debian.toml                 what would run, and why
+  qimg build -on-error=abort packer.json        keep the files of a failed build
+
+Flags may have one dash, as Packer's. A template's `{{env}}` reads this environment; `QIMG_CACHE` is where downloads are kept;
+`SSH_AUTH_SOCK` is used if the template asks for the agent; `http_proxy`, `https_proxy` and `no_proxy` are obeyed.
+
+Exit codes:
+  0    all builds are done
+  1    used wrongly, the template is wrong, or the build could not start
+  2    the guest did not answer, or died
+  3    a provisioner failed
+  4    a post-processor failed; the artifact is kept
+  129, 130, 143   ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM; no QEMU and no file is left";
+
+/// Check a template, without network or boot
+///
+/// All mistakes are told with file, line and column, and what would be silently lost in Packer as warnings.
+#[derive(Debug, Args)]
+#[command(after_long_help = VALIDATE_HELP)]
+pub(crate) struct ValidateArgs {
+    #[command(flatten)]
+    pub(crate) template: TemplateArgs,
+
+    /// Check that it can be read at all
+    #[arg(long)]
+    pub(crate) syntax_only: bool,
+
+    /// Warnings are errors
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const VALIDATE_HELP: &str = "\
+Examples:
+  qimg validate debian.toml
+  qimg validate -syntax-only -var-file=ci.json packer.json
+
+Exit codes:
+  0    the template is right
+  1    it is not, or there are warnings and --strict; or used wrongly";
+
+/// Change templates
+#[derive(Debug, Args)]
+pub(crate) struct TemplateCommandArgs {
+    #[command(subcommand)]
+    pub(crate) command: TemplateCommand,
+}
+
+/// What to do with a template.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TemplateCommand {
+    /// Write a Packer JSON template as TOML
+    #[command(after_long_help = CONVERT_HELP)]
+    Convert {
+        /// The template
+        #[arg(value_name = "PACKER.json")]
+        template: PathBuf,
+        /// Where to [default: stdout]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+const CONVERT_HELP: &str = "\
+Examples:
+  qimg template convert packer.json > build.toml
+
+Exit codes:
+  0    done
+  1    failed, or used wrongly";
+
+/// Look into the cache of downloads, or make it smaller
+#[derive(Debug, Args)]
+pub(crate) struct CacheArgs {
+    /// The directory [default: $QIMG_CACHE, else qimg in $XDG_CACHE_HOME or ~/.cache]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) cache: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(crate) command: CacheCommand,
+}
+
+/// What to do with the cache.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// List what is in it
+    #[command(after_long_help = CACHE_HELP)]
+    List {
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove what was not used for longest; nothing that is in use
+    #[command(after_long_help = CACHE_HELP)]
+    Prune {
+        /// Until it is no larger than this; 0 or nothing: all
+        #[arg(long, value_name = "SIZE")]
+        size: Option<String>,
+        /// What was not used for so many days
+        #[arg(long, value_name = "DAYS")]
+        days: Option<u32>,
+    },
+}
+
+const CACHE_HELP: &str = "\
+Examples:
+  qimg cache list
+  qimg cache prune --size 10G
+
+Exit codes:
+  0    done
+  1    failed, or used wrongly";
