@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::communicator::keys::{KeyPair, Kind};
 use crate::error::Result;
 use crate::seed::{self, MetaData, Part, SeedRequest};
-use crate::store::write_file;
+use crate::store::{remove_file, write_file};
 use crate::template::model::{Build, Seed, Ssh};
 
 /// The comment of a key that qimg brings: sealing finds it by that.
@@ -93,6 +93,16 @@ impl Access {
             ..SeedRequest::default()
         };
         seed::build(&request).map(Some)
+    }
+}
+
+impl Drop for Access {
+    /// What lets in goes with the build; the log of its console and the pictures stay.
+    fn drop(&mut self) {
+        for file in [&self.key_file, &self.seed].into_iter().flatten() {
+            // There is nobody to tell; the key opens nothing any more.
+            let _ = remove_file(file);
+        }
     }
 }
 
