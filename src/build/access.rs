@@ -120,7 +120,7 @@ fn cloud_config(user: &str, key: &KeyPair, host_key: &KeyPair) -> Result<String>
          - {name: dict, settings: [no_replace, recurse_list]}\n",
     );
     let line = quoted(&key.public_line());
-    let _ = write!(text, "ssh_authorized_keys: [{line}]\n");
+    let _ = writeln!(text, "ssh_authorized_keys: [{line}]");
     if user == "root" {
         text.push_str("disable_root: false\n");
     }
@@ -134,7 +134,7 @@ fn cloud_config(user: &str, key: &KeyPair, host_key: &KeyPair) -> Result<String>
     if user != "root" {
         text.push_str("  sudo: 'ALL=(ALL) NOPASSWD:ALL'\n  shell: /bin/sh\n  lock_passwd: true\n");
     }
-    let _ = write!(text, "  ssh_authorized_keys: [{line}]\n");
+    let _ = writeln!(text, "  ssh_authorized_keys: [{line}]");
     text.push_str("ssh_keys:\n  ed25519_private: |\n");
     for line in host_key.private_text()?.lines() {
         let _ = writeln!(text, "    {line}");

@@ -88,7 +88,7 @@ impl OutputDirectory {
             )
             .at_path(directory));
         }
-        make_directory(&this.work.join("artifact"))?;
+        make_directory(this.work.join("artifact"))?;
         if early {
             if exists(&this.directory) {
                 move_file(&this.directory, &this.old)?;
@@ -151,7 +151,7 @@ impl OutputDirectory {
             if self.replace && exists(&self.directory) {
                 move_file(&self.directory, &self.old)?;
             }
-            move_file(&self.artifact(), &self.directory)?;
+            move_file(self.artifact(), &self.directory)?;
         }
         self.done = true;
         remove_tree(&self.old)?;

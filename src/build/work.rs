@@ -239,7 +239,7 @@ impl<'a> Connected<'a> {
         let mut output = reporter.output("shutdown");
         let timeout = self.prepared.request.build.shutdown.timeout;
         match ssh.run(command, Some(timeout), &mut |stream, line| {
-            output.line(stream, line)
+            output.line(stream, line);
         }) {
             Ok(Exit::Code(code)) if code != 0 => {
                 reporter.note(&format!("The shutdown command ended with exit code {code}"));
@@ -266,12 +266,12 @@ impl<'a> Connected<'a> {
             };
             match step.state {
                 StepState::Done => {
-                    reporter.note(&format!("{}: removed {}{note}", step.name, step.count))
+                    reporter.note(&format!("{}: removed {}{note}", step.name, step.count));
                 }
                 StepState::Absent => reporter.note(&format!("{}: nothing to remove", step.name)),
                 StepState::Kept => reporter.note(&format!("{}: kept{note}", step.name)),
                 StepState::Failed => {
-                    reporter.warn(&format!("{}: could not be removed{note}", step.name))
+                    reporter.warn(&format!("{}: could not be removed{note}", step.name));
                 }
             }
         }
