@@ -7,7 +7,7 @@ use qimg::template::{LoadRequest, load};
 use super::{Bench, builder};
 
 /// Without what tells where a template was read from.
-fn plain(mut template: Template) -> Template {
+pub(super) fn plain(mut template: Template) -> Template {
     template.path = "t".into();
     template.dialect = Dialect::Packer;
     for build in &mut template.builds {
