@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::late::RenderText;
+use super::prepared::{filled_in, path_of};
 use super::request::BuildRequest;
 use super::texts::Texts;
 use crate::error::Result;
@@ -39,12 +39,7 @@ pub struct Plan {
 /// There is no QEMU; the template's texts cannot be filled in.
 pub fn plan(request: &BuildRequest<'_>) -> Result<Plan> {
     let (build, host) = (request.build, request.surroundings);
-    let path = host
-        .host
-        .environment
-        .iter()
-        .find(|(name, _)| name == "PATH")
-        .map(|(_, value)| value);
+    let path = path_of(&host.host.environment);
     let remedy = format!("install {} (Debian: qemu-system-x86)", build.machine.qemu);
     let qemu = launcher::find_program(Path::new(&build.machine.qemu), path, remedy)?;
     let choice = accelerator::choose(
@@ -65,14 +60,7 @@ pub fn plan(request: &BuildRequest<'_>) -> Result<Plan> {
     ] {
         texts.field(name, value);
     }
-    let mut qemu_args = Vec::new();
-    for (switch, values) in &build.machine.qemu_args {
-        let values: Result<Vec<String>> = values
-            .iter()
-            .map(|value| texts.render(value, &[]))
-            .collect();
-        qemu_args.push((texts.render(switch, &[])?, values?));
-    }
+    let qemu_args = filled_in(request, &texts)?;
     let main = host
         .directory
         .join(&build.output.directory)

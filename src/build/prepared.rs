@@ -21,7 +21,7 @@ use crate::store::make_directory;
 use crate::template::model::{Dialect, Firmware};
 
 /// Values of `qemuargs`, filled in.
-type QemuArgs = Vec<(String, Vec<String>)>;
+pub(super) type QemuArgs = Vec<(String, Vec<String>)>;
 
 /// A machine that could be started.
 #[derive(Debug)]
@@ -277,7 +277,8 @@ fn refuse_what_comes_later(request: &BuildRequest<'_>) -> Result<()> {
     }
 }
 
-fn path_of(
+/// Where programs of the host are.
+pub(super) fn path_of(
     environment: &[(std::ffi::OsString, std::ffi::OsString)],
 ) -> Option<&std::ffi::OsString> {
     environment
@@ -319,7 +320,8 @@ fn port(request: &BuildRequest<'_>) -> Result<u16> {
     ))
 }
 
-fn filled_in(request: &BuildRequest<'_>, texts: &Texts) -> Result<QemuArgs> {
+/// The template's arguments for QEMU, filled in.
+pub(super) fn filled_in(request: &BuildRequest<'_>, texts: &Texts) -> Result<QemuArgs> {
     request
         .build
         .machine
