@@ -2,9 +2,10 @@
 
 use crate::program::{qimg, scratch};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 21] = [
     "info", "map", "check", "compare", "measure", "create", "convert", "compress", "sparsify",
-    "inspect", "ls", "cat", "cp", "stat", "resize", "disk", "seed",
+    "inspect", "ls", "cat", "cp", "stat", "resize", "disk", "seed", "build", "validate",
+    "template", "cache",
 ];
 
 #[test]

@@ -14,14 +14,12 @@ mod generate;
 mod render;
 mod signals;
 
-#[cfg(feature = "build")]
 use std::io::Write;
 use std::io::{self, BufWriter, IsTerminal};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // What builds start is started by this program itself, which becomes it: before anything else happens.
-    #[cfg(feature = "build")]
     if let Err(words) = qimg::machine::launcher::entered(std::env::args_os()) {
         let _ = writeln!(io::stderr(), "qimg: {words}");
         return ExitCode::from(127);

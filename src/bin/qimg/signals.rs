@@ -45,7 +45,6 @@ impl Interrupt {
     }
 
     /// The flag, for threads that outlive whoever began to watch.
-    #[cfg(feature = "build")]
     pub(crate) fn shared(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.asked)
     }

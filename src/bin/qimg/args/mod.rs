@@ -3,7 +3,6 @@
 //! Knows words and what each of them takes. Must not know what a command does:
 //! `commands` turns what is here into the library's own requests.
 
-#[cfg(feature = "build")]
 mod build;
 mod check;
 mod cloud_localds;
@@ -24,7 +23,6 @@ mod option_list;
 mod output;
 mod resize;
 mod seed;
-#[cfg(feature = "build")]
 mod single_dash;
 mod sparsify;
 mod write;
@@ -35,7 +33,6 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
-#[cfg(feature = "build")]
 pub(crate) use build::{
     BuildArgs, BuildOutputArgs, CacheArgs, CacheCommand, OnError, TemplateArgs, TemplateCommand,
     TemplateCommandArgs, ValidateArgs,
@@ -72,7 +69,7 @@ pub(crate) use write::WriteArgs;
     name = "qimg",
     version,
     propagate_version = true,
-    about = "Inspect, check, convert and compress VM disk images",
+    about = "Build, inspect, check, convert and compress VM disk images",
     after_help = "`qimg COMMAND --help` shows examples and exit codes.",
     after_long_help = HELP,
     subcommand_required = true,
@@ -106,6 +103,8 @@ Examples:
   qimg convert -O raw disk.qcow2 disk.raw   another format
   qimg compare disk.qcow2 small.qcow2       whether two images hold the same
   qimg seed user-data                       a seed for cloud-init
+  qimg validate debian.toml                 what is wrong with a template, native or Packer's
+  qimg build debian.toml                    an image booted, provisioned, sealed and compressed
 
 Also there:
   qimg completions SHELL                    completions for bash, elvish, fish, powershell or zsh
@@ -115,7 +114,7 @@ Exit codes:
   0    done
   1    failed, or used wrongly
   129, 130, 143   ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM
-  check, compare and seed have more of them; each command's --help says which.
+  build, check, compare and seed have more of them; each command's --help says which.
 
 Results go to stdout; progress, warnings and errors to stderr.
 A file that an image names (a backing file, a data file) is not opened unless --backing says so.";
@@ -139,13 +138,9 @@ pub(crate) enum Command {
     Resize(ResizeArgs),
     Disk(DiskArgs),
     Seed(Box<SeedArgs>),
-    #[cfg(feature = "build")]
     Build(Box<BuildArgs>),
-    #[cfg(feature = "build")]
     Validate(ValidateArgs),
-    #[cfg(feature = "build")]
     Template(TemplateCommandArgs),
-    #[cfg(feature = "build")]
     Cache(CacheArgs),
     /// Print completions for a shell
     #[command(hide = true, after_long_help = COMPLETIONS_HELP)]
@@ -185,10 +180,7 @@ impl Cli {
     pub(crate) fn typed() -> Result<Self, clap::Error> {
         let name = std::env::args_os().next().unwrap_or_default();
         if Path::new(&name).file_name() != Some(OsStr::new("cloud-localds")) {
-            #[cfg(feature = "build")]
             return Self::try_parse_from(single_dash::with_long_options(std::env::args_os()));
-            #[cfg(not(feature = "build"))]
-            return Self::try_parse();
         }
         let localds = cloud_localds::CloudLocaldsArgs::try_parse()?;
         Ok(Self {

@@ -4,9 +4,7 @@
 //! Knows both vocabularies. Must not print but through `render`, and must not
 //! know any format's insides.
 
-#[cfg(feature = "build")]
 mod build;
-#[cfg(feature = "build")]
 mod cache;
 mod check;
 mod compare;
@@ -24,9 +22,7 @@ mod measure;
 mod resize;
 mod seed;
 mod sparsify;
-#[cfg(feature = "build")]
 mod surroundings;
-#[cfg(feature = "build")]
 mod template;
 
 use std::io::{self, Write};
@@ -90,13 +86,9 @@ pub(crate) fn run(cli: &Cli, console: &mut Console<'_>) -> Status {
         Command::Resize(args) => resize::run(args, console),
         Command::Disk(args) => disk::run(args, progress, console),
         Command::Seed(args) => seed::run(args, console),
-        #[cfg(feature = "build")]
         Command::Build(args) => build::run(args, console),
-        #[cfg(feature = "build")]
         Command::Validate(args) => template::validate(args, console),
-        #[cfg(feature = "build")]
         Command::Template(args) => template::template(args, console),
-        #[cfg(feature = "build")]
         Command::Cache(args) => cache::run(args, console),
         Command::Completions { shell } => {
             console.out.write_all(&generate::completions(*shell))?;

@@ -3,7 +3,6 @@
 //! Knows words, columns and widths. Must not open an image or decide an exit
 //! code. Names that come out of images are escaped before people see them.
 
-#[cfg(feature = "build")]
 pub(crate) mod build;
 pub(crate) mod error;
 pub(crate) mod human;

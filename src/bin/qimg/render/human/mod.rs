@@ -1,6 +1,5 @@
 //! Results in words for people: qemu-img's, to the byte where it has them.
 
-#[cfg(feature = "build")]
 pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod compare;
@@ -15,10 +14,8 @@ pub(crate) mod inspect;
 pub(crate) mod map;
 pub(crate) mod measure;
 pub(crate) mod parts;
-#[cfg(feature = "build")]
 pub(crate) mod plan;
 pub(crate) mod seed;
 pub(crate) mod sparsify;
-#[cfg(feature = "build")]
 pub(crate) mod template;
 pub(crate) mod usage;
