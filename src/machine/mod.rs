@@ -2,7 +2,7 @@
 //!
 //! | module | knows |
 //! |---|---|
-//! | [`command_line`] | arguments of QEMU: defaults, `qemuargs`, what survives them; pure |
+//! | [`mod@command_line`] | arguments of QEMU: defaults, `qemuargs`, what survives them; pure |
 //! | [`accelerator`] | whether guests run in KVM here |
 //! | [`firmware`] | UEFI firmware of the host |
 //! | [`launcher`] | processes that end with this one, whatever ends it |
