@@ -11,7 +11,6 @@ use std::process::Command;
 
 use super::super::tests::{Disk, Image, must, nightly};
 use super::super::{blocks::Blocks, group::Group, superblock::Superblock};
-use crate::fields::Fields;
 use crate::fs::{FreeSpace, Refusal, RefusalKind};
 use crate::volume::Volume;
 
@@ -39,7 +38,8 @@ impl Layout {
         let volume = Volume::whole(disk);
         let blocks = Blocks::new(&volume, superblock.block_length());
         let numbers = 0..superblock.descriptor_blocks();
-        let groups = numbers.flat_map(|number| Group::read_block(&blocks, &superblock, number).unwrap());
+        let groups =
+            numbers.flat_map(|number| Group::read_block(&blocks, &superblock, number).unwrap());
         Self {
             groups: groups.collect(),
             superblock,
@@ -77,11 +77,16 @@ impl Layout {
 
     /// Clusters in use: those of inodes, which is what is left when metadata of all groups is taken away, and all.
     fn used(&self, disk: &Disk) -> (Vec<u64>, Vec<u64>) {
-        let heads = self.groups.iter().map(|group| self.superblock.head(group.number));
+        let heads = self
+            .groups
+            .iter()
+            .map(|group| self.superblock.head(group.number));
         let tables = self.groups.iter().flat_map(Group::metadata);
         let metadata: std::collections::BTreeSet<u64> = heads.chain(tables).flatten().collect();
-        let metadata: std::collections::BTreeSet<u64> =
-            metadata.into_iter().map(|block| self.cluster(block)).collect();
+        let metadata: std::collections::BTreeSet<u64> = metadata
+            .into_iter()
+            .map(|block| self.cluster(block))
+            .collect();
         let all = self.groups.iter().flat_map(|group| self.clusters(group));
         let all: Vec<u64> = all.filter(|&cluster| self.is_used(disk, cluster)).collect();
         let of_inodes = all.iter().filter(|cluster| !metadata.contains(cluster));
@@ -124,7 +129,10 @@ impl Layout {
             (number - 1) % self.superblock.inodes_per_group,
         );
         let bitmap = self.groups[usize::try_from(group).unwrap()].inode_bitmap;
-        (bitmap * self.superblock.block_size + index / 8, 1 << (index % 8))
+        (
+            bitmap * self.superblock.block_size + index / 8,
+            1 << (index % 8),
+        )
     }
 }
 
@@ -133,7 +141,10 @@ fn assert_kept(result: Result<FreeSpace, Refusal>, what: &str) {
         Ok(_) => panic!("{what}: not kept"),
         Err(refusal) => {
             assert_eq!(refusal.kind, RefusalKind::Damaged, "{what}: {refusal}");
-            assert!(refusal.reason.starts_with("ext4 inode "), "{what}: {refusal}");
+            assert!(
+                refusal.reason.starts_with("ext4 inode "),
+                "{what}: {refusal}"
+            );
             assert!(!refusal.reason.contains('\n'), "{what}: {refusal}");
         }
     }
@@ -164,23 +175,39 @@ fn nodes(image: &Image, names: &[&str]) -> Vec<u64> {
     for name in names {
         let text = image.debugfs(&format!("stat {name}\n"));
         let number = |text: &str| -> Option<u64> {
-            let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+            let end = text
+                .find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(text.len());
             text[..end].parse().ok()
         };
         for part in text.split('(') {
-            let is_node = ["IND)", "DIND)", "TIND)", "ETB"].iter().any(|kind| part.starts_with(kind));
+            let is_node = ["IND)", "DIND)", "TIND)", "ETB"]
+                .iter()
+                .any(|kind| part.starts_with(kind));
             if is_node {
                 list.extend(number(part.split_once("):").unwrap().1));
             }
         }
-        let attributes = text.split_once("File ACL: ").and_then(|(_, rest)| number(rest));
+        let attributes = text
+            .split_once("File ACL: ")
+            .and_then(|(_, rest)| number(rest));
         list.extend(attributes.filter(|&block| block != 0));
     }
     list
 }
 
 /// Files whose blocks `nodes` is asked for.
-const NAMES: [&str; 9] = ["far", "pieces", "many", "attributes", "link", "pipe", "<7>", "<8>", "/"];
+const NAMES: [&str; 9] = [
+    "far",
+    "pieces",
+    "many",
+    "attributes",
+    "link",
+    "pipe",
+    "<7>",
+    "<8>",
+    "/",
+];
 
 /// Everything that has blocks in another way.
 fn populate(at: &Path, block: u64) {
@@ -202,7 +229,7 @@ fn populate(at: &Path, block: u64) {
     // So many extents that their tree is two levels deep.
     let pieces = (block / 12 + 8) * 4;
     write("pieces", &mut (0..pieces).map(|n| n * 2));
-    write("long", &mut 0..60);
+    write("long", &mut (0..60));
     fs::create_dir(at.join("many")).unwrap();
     for n in 0..250 {
         let name = format!("{n}{}", "-long".repeat(n % 20));
@@ -224,7 +251,7 @@ fn populate(at: &Path, block: u64) {
     let name = |name: &str| at.join(name).to_str().unwrap().to_owned();
     must("mkfifo", &[&name("pipe")]);
     must("mknod", &[&name("device"), "c", "200", "300"]);
-    write("attributes", &mut 0..1);
+    write("attributes", &mut (0..1));
     let value = vec![b'v'; usize::try_from(block * 3 / 4).unwrap()];
     for file in ["attributes", "link", "pipe", "device", "d1"] {
         let flags = rustix::fs::XattrFlags::empty();
