@@ -193,7 +193,7 @@ impl<'a> Connected<'a> {
                 .map(|key| key.public_line())
                 .collect(),
             instance_id: access.instance_id.clone(),
-            created_users: Vec::new(),
+            created_users: access.created_user.iter().cloned().collect(),
             sudo_password: template.password.clone(),
         };
         let way = Way {
