@@ -2,4 +2,8 @@
 //! goes wrong: the right words, the right exit code, and nothing left.
 
 mod good;
+mod guests;
+mod hosts;
+mod killed;
+mod signals;
 mod workshop;
