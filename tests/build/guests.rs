@@ -10,31 +10,23 @@ fn a_guest_that_never_brings_up_its_network_is_told_with_what_was_seen() {
     let workshop = Workshop::new();
     let template = Native::default()
         .told("small.net=off")
-        .ssh("username = \"root\"\ntimeout = \"15s\"");
+        .ssh("username = \"root\"\ntimeout = \"20s\"");
     let ended = workshop.build(&template, &["-color=false"]);
-    assert!(ended.took > Duration::from_secs(15));
+    assert!(ended.took > Duration::from_secs(20));
     ended.failed(
         2,
         &[
-            "Waiting for SSH, for 15 s at most",
+            "Waiting for SSH, for 20 s at most",
             "What was seen of SSH, since the guest was started:",
             "the port accepts, no banner",
             "The last lines on the guest's console",
-            "small: up after",
+            "  | small: seed is on",
             "its network is not up",
             "A picture of its screen: ",
             "console.log",
         ],
     );
-    if let Some(file) = std::env::var_os("QIMG_SHOW_NO_NETWORK") {
-        std::fs::write(file, &ended_said(&workshop)).unwrap();
-    }
     workshop.assert_tidy();
-}
-
-fn ended_said(workshop: &Workshop) -> String {
-    let runs = workshop.runs();
-    std::fs::read_to_string(runs[0].join("build/console.log")).unwrap()
 }
 
 fn new_key(workshop: &Workshop, name: &str) -> String {
@@ -85,13 +77,8 @@ fn a_guest_that_panics_before_it_answers_is_told_at_once() {
     let ended = workshop.build(&template, &[]);
     ended.failed(
         2,
-        &[
-            "the guest's kernel panicked",
-            "Kernel panic - not syncing",
-            "caused by",
-        ][..2],
+        &["the guest's kernel panicked", "Kernel panic - not syncing"],
     );
-    assert_eq!(workshop.runs().len(), 1);
     workshop.assert_tidy();
 }
 

@@ -5,5 +5,7 @@ mod good;
 mod guests;
 mod hosts;
 mod killed;
+mod policies;
 mod signals;
+mod steps;
 mod workshop;

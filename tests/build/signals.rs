@@ -36,8 +36,13 @@ fn before_the_guest_answers() {
 #[test]
 fn while_the_guest_configures_itself() {
     let workshop = Workshop::new();
-    let template = Native::default().told("small.cloudinit=running small.upat=1000");
-    interrupted(&workshop, &template, "cloud-init: running", "INT");
+    let template = Native::default().told("small.cloudinit=stuck");
+    interrupted(
+        &workshop,
+        &template,
+        "cloud-init: its stage modules-final",
+        "INT",
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 # Waits until cloud-init has done all of its work. Says, line by line:
 #   qimg-cloud-init state absent|disabled|done|running
-#   qimg-cloud-init stage NAME           as it goes on
+#   qimg-cloud-init stage NAME           as it goes on; none while it does not say
 #   qimg-cloud-init file NAME, the file's lines each after a "|", qimg-cloud-init end
 # Needs no root. $1: seconds to wait at most.
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
@@ -47,6 +47,7 @@ begun=$(date +%s)
 last=
 until finished; do
     now=$(stage)
+    [ -n "$last" ] || now=${now:-none}
     if [ "$now" != "$last" ] && [ -n "$now" ]; then
         last=$now
         echo "qimg-cloud-init stage $now"
