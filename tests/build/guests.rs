@@ -147,3 +147,21 @@ fn qemu_that_is_killed_while_the_guest_goes_down_leaves_no_image() {
     assert!(!workshop.path("output").exists());
     workshop.assert_tidy();
 }
+
+#[test]
+fn qemu_that_is_killed_before_the_guest_answers_is_told_at_once() {
+    let workshop = Workshop::new();
+    let mut building = workshop.start(&Native::default().told("small.net=off"), &[]);
+    building.wait_for("the port accepts, no banner");
+    signal(workshop.qemus()[0], "KILL");
+    building.end().failed(2, &["QEMU was ended by signal 9"]);
+    workshop.assert_tidy();
+}
+
+#[test]
+fn cloud_init_that_fails_ends_a_native_build() {
+    let workshop = Workshop::new();
+    let ended = workshop.build(&Native::default().told("small.cloudinit=error"), &[]);
+    ended.failed(2, &["cloud-init in the guest had errors: it went wrong"]);
+    workshop.assert_tidy();
+}

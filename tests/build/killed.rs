@@ -20,6 +20,14 @@ fn nothing_of_a_killed_build_runs_on_and_the_next_one_sweeps_what_it_left() {
         assert!(workshop.path(".output.qimg-work").exists(), "{moment}");
         assert!(!workshop.path("output").exists(), "{moment}");
     }
+    let mut building = workshop.start(
+        &Native::quick("[[provision]]\nlocal = \"echo begun; sleep 30\"\n"),
+        &[],
+    );
+    building.wait_for(": begun");
+    building.signal("KILL");
+    building.end().failed(137, &[]);
+    std::fs::remove_file(workshop.path("quick.qcow2")).unwrap();
     let keys = |workshop: &Workshop| {
         let of = |run: &std::path::PathBuf| run.join("build/key").exists();
         workshop.runs().iter().filter(|run| of(run)).count()
