@@ -3,29 +3,33 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::workshop::{Native, Workshop, signal};
+use crate::workshop::{Native, Workshop, is_nightly, signal};
 
 #[test]
 fn a_guest_that_never_brings_up_its_network_is_told_with_what_was_seen() {
     let workshop = Workshop::new();
     let template = Native::default()
         .told("small.net=off")
-        .ssh("username = \"root\"\ntimeout = \"20s\"");
+        .ssh("username = \"root\"\ntimeout = \"30s\"");
     let ended = workshop.build(&template, &["-color=false"]);
-    assert!(ended.took > Duration::from_secs(20));
-    ended.failed(
+    assert!(ended.took > Duration::from_secs(30));
+    let ended = ended.failed(
         2,
         &[
-            "Waiting for SSH, for 20 s at most",
+            "Waiting for SSH, for 30 s at most",
             "What was seen of SSH, since the guest was started:",
             "the port accepts, no banner",
-            "The last lines on the guest's console",
-            "  | small: seed is on",
             "its network is not up",
             "A picture of its screen: ",
             "console.log",
         ],
     );
+    // On a very busy host it has said nothing yet.
+    let console = std::fs::read_to_string(workshop.runs()[0].join("build/console.log")).unwrap();
+    for line in console.lines().filter(|line| line.starts_with("small:")) {
+        ended.has("The last lines on the guest's console");
+        ended.has(&format!("  | {}", line.trim_end()));
+    }
     workshop.assert_tidy();
 }
 
@@ -59,6 +63,9 @@ fn a_key_that_the_guest_does_not_have_is_told_with_what_it_would_take() {
 
 #[test]
 fn a_wrong_password_is_told_and_not_shown() {
+    if !is_nightly() {
+        return;
+    }
     let workshop = Workshop::new();
     let template = Native::default()
         .told("small.password=right-one")
@@ -113,6 +120,9 @@ fn a_guest_that_stops_answering_ends_the_step_at_its_time_limit() {
 
 #[test]
 fn a_guest_that_goes_down_under_a_provisioner_is_told() {
+    if !is_nightly() {
+        return;
+    }
     let workshop = Workshop::new();
     let template = Native::with("[[provision]]\nshell = \"poweroff; sleep 1000\"\n");
     let ended = workshop.build(&template, &[]);

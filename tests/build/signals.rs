@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::workshop::{Native, Workshop};
+use crate::workshop::{Native, Workshop, is_nightly};
 
 /// From the signal to the end.
 const SOON: Duration = Duration::from_secs(20);
@@ -54,6 +54,9 @@ fn while_the_guest_is_provisioned() {
 
 #[test]
 fn while_the_guest_goes_down() {
+    if !is_nightly() {
+        return;
+    }
     let workshop = Workshop::new();
     let template = Native::default().told("small.poweroff=ignore");
     interrupted(&workshop, &template, "Shutting the guest down", "INT");

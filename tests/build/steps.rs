@@ -191,6 +191,7 @@ fn every_step_of_a_packer_template_does_what_packer_says() {
     workshop.write("packer.json", &template.to_string());
     let ended = workshop.start_file("packer.json", &[]).end().well();
     ended
+        .has("Waiting for SSH, for 1200 s at most")
         .has("tried again (1 of 1)")
         .has("Ended by the shutdown command");
     assert_eq!(
