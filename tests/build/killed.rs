@@ -7,6 +7,14 @@ use crate::workshop::{Native, Workshop};
 #[test]
 fn nothing_of_a_killed_build_runs_on_and_the_next_one_sweeps_what_it_left() {
     let workshop = Workshop::new();
+    let mut building = workshop.start(
+        &Native::quick("[[provision]]\nlocal = \"echo begun; sleep 5\"\n"),
+        &[],
+    );
+    building.wait_for(": begun");
+    building.signal("KILL");
+    building.end().failed(137, &[]);
+    std::fs::remove_file(workshop.path("quick.qcow2")).unwrap();
     let slow = Native {
         output: "compression = \"zstd\"\nlevel = 22\n".to_owned(),
         ..Native::with("[[provision]]\nshell = \"echo begun; sleep 3; echo ended\"\n")
@@ -20,14 +28,6 @@ fn nothing_of_a_killed_build_runs_on_and_the_next_one_sweeps_what_it_left() {
         assert!(workshop.path(".output.qimg-work").exists(), "{moment}");
         assert!(!workshop.path("output").exists(), "{moment}");
     }
-    let mut building = workshop.start(
-        &Native::quick("[[provision]]\nlocal = \"echo begun; sleep 30\"\n"),
-        &[],
-    );
-    building.wait_for(": begun");
-    building.signal("KILL");
-    building.end().failed(137, &[]);
-    std::fs::remove_file(workshop.path("quick.qcow2")).unwrap();
     let keys = |workshop: &Workshop| {
         let of = |run: &std::path::PathBuf| run.join("build/key").exists();
         workshop.runs().iter().filter(|run| of(run)).count()
