@@ -103,7 +103,7 @@ pub(super) fn tell_evidence(reporter: &Reporter<'_>, report: &Report) {
 }
 
 /// Says what was seen of SSH, and when.
-pub(super) fn tell_wait(reporter: &Reporter<'_>, report: &wait::Report) {
+pub(super) fn tell_wait(reporter: &Reporter<'_>, report: &wait::Report, console: &[String]) {
     let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
     let mut lines = Vec::new();
     for seen in &report.seen {
@@ -122,4 +122,14 @@ pub(super) fn tell_wait(reporter: &Reporter<'_>, report: &wait::Report) {
         lines.join("\n")
     ));
     reporter.note(&format!("Most likely: {}", report.cause()));
+    let silent = matches!(
+        report.last(),
+        Some(wait::State::Silent | wait::State::Closed | wait::State::NotListening)
+    );
+    let asks = |line: &String| line.trim_end().ends_with("login:");
+    if silent && console.last().is_some_and(asks) {
+        reporter.note(
+            "The guest's console asks for a login: it has booted, and lacks its network, or sshd",
+        );
+    }
 }

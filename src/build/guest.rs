@@ -312,7 +312,7 @@ fn wait_for_ssh(
     if let Some(seen) =
         std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<wait::Report>())
     {
-        tell_wait(reporter, seen);
+        tell_wait(reporter, seen, &report.console);
     }
     match running.death() {
         Some(death) => Err(Lost {
