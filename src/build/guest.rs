@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::alongside::alongside;
-use super::failure::{of_death, tell_evidence, tell_wait};
+use super::failure::{of_death, of_wait, tell_evidence, tell_wait};
 use super::prepared::{Prepared, is_native};
 use super::provisioner::{Connection, Facts, cloud_init};
 use crate::communicator::ssh::{Limits, Notice, Options, Ssh};
@@ -312,14 +312,14 @@ fn wait_for_ssh(
     if let Some(seen) =
         std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<wait::Report>())
     {
-        tell_wait(reporter, seen, &report.console);
+        tell_wait(reporter, seen, &report);
     }
     match running.death() {
         Some(death) => Err(Lost {
             error: of_death(&death, &report),
             death: Some(death),
         }),
-        None => Err(error.into()),
+        None => Err(of_wait(error, &report.signs).into()),
     }
 }
 
