@@ -6,13 +6,24 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::communicator::keys::{KeyPair, Kind};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::seed::{self, MetaData, Part, SeedRequest};
-use crate::store::{remove_file, write_file};
+use crate::store::{look, read_file, remove_file, write_file, write_secret};
 use crate::template::model::{Build, Seed, Ssh};
 
 /// The comment of a key that qimg brings: sealing finds it by that.
 pub const KEY_COMMENT: &str = "qimg-build-key";
+
+/// Names of what is kept with a state of the machine.
+const KEPT_KEY: &str = "key";
+const KEPT_HOST_KEY: &str = "host-key";
+const KEPT_SEED: &str = "seed.img";
+
+/// Longest key, in bytes.
+const LARGEST_KEY: u64 = 64 << 10;
+
+/// Largest seed, in bytes.
+const LARGEST_SEED: u64 = 1 << 30;
 
 /// What qimg brings.
 #[derive(Debug, Default)]
@@ -35,8 +46,16 @@ impl Access {
     /// # Errors
     /// The host's own; a key of a kind that there is not.
     pub fn prepare(build: &Build, directory: &Path) -> Result<Self> {
+        Self::of(build.communicator.as_ref(), build.seed.as_ref(), directory)
+    }
+
+    /// As [`Access::prepare`], for a guest that is entered by `ssh` and gets `seed`.
+    ///
+    /// # Errors
+    /// As [`Access::prepare`].
+    pub fn of(ssh: Option<&Ssh>, seed: Option<&Seed>, directory: &Path) -> Result<Self> {
         let mut access = Self::default();
-        if let Some(ssh) = build.communicator.as_ref().filter(|ssh| !has_proof(ssh)) {
+        if let Some(ssh) = ssh.filter(|ssh| !has_proof(ssh)) {
             let kind = match &ssh.temporary_key {
                 Some((kind, bits)) => Kind::parse(kind, *bits)?,
                 None => Kind::parse("ed25519", None)?,
@@ -51,7 +70,7 @@ impl Access {
                 "qimg-build",
             )?);
         }
-        if let Some(volume) = access.seed_volume(build)? {
+        if let Some(volume) = access.seed_volume(ssh, seed)? {
             let file = directory.join("seed.img");
             write_file(&file, &volume.bytes)?;
             access.seed = Some(file);
@@ -60,10 +79,60 @@ impl Access {
         Ok(access)
     }
 
+    /// Writes down in `directory` what is needed to bring it back.
+    ///
+    /// # Errors
+    /// The host's own.
+    pub fn keep(&self, directory: &Path) -> Result<()> {
+        for (name, key) in [(KEPT_KEY, &self.key), (KEPT_HOST_KEY, &self.host_key)] {
+            if let Some(key) = key {
+                key.write(directory.join(name))?;
+            }
+        }
+        match &self.seed {
+            Some(seed) => write_secret(directory.join(KEPT_SEED), &read_file(seed, LARGEST_SEED)?),
+            None => Ok(()),
+        }
+    }
+
+    /// What was kept in `kept`; files lie in `directory`.
+    ///
+    /// # Errors
+    /// It is not what it was; the host's own.
+    pub fn restore(kept: &Path, instance_id: Option<String>, directory: &Path) -> Result<Self> {
+        let mut access = Self::default();
+        access.instance_id = instance_id;
+        let key = |name: &str| -> Result<Option<KeyPair>> {
+            let path = kept.join(name);
+            if look(&path)?.is_none() {
+                return Ok(None);
+            }
+            let text = String::from_utf8(read_file(&path, LARGEST_KEY)?)
+                .map_err(|_| Error::usage("is no private key").at_path(&path))?;
+            KeyPair::from_private_text(&text)
+                .map(Some)
+                .map_err(|error| error.at_path(&path))
+        };
+        access.host_key = key(KEPT_HOST_KEY)?;
+        if let Some(key) = key(KEPT_KEY)? {
+            let file = directory.join("key");
+            key.write(&file)?;
+            access.key_file = Some(file);
+            access.key = Some(key);
+        }
+        let seed = kept.join(KEPT_SEED);
+        if look(&seed)?.is_some() {
+            let file = directory.join("seed.img");
+            write_file(&file, &read_file(&seed, LARGEST_SEED)?)?;
+            access.seed = Some(file);
+        }
+        Ok(access)
+    }
+
     /// The bytes of the seed, where there is something to be said.
-    fn seed_volume(&self, build: &Build) -> Result<Option<seed::Seed>> {
+    fn seed_volume(&self, ssh: Option<&Ssh>, given: Option<&Seed>) -> Result<Option<seed::Seed>> {
         // What a template boots without a key may be an installer: a volume too many does no harm there, either.
-        let given = match &build.seed {
+        let given = match given {
             Some(seed) => seed.clone(),
             None if self.key.is_some() => Seed::default(),
             None => return Ok(None),
@@ -76,7 +145,7 @@ impl Access {
             });
         }
         if let (Some(key), Some(host_key), Some(ssh)) =
-            (&self.key, &self.host_key, &build.communicator)
+            (&self.key, &self.host_key, ssh)
         {
             user_data.push(Part {
                 name: "qimg".to_owned(),

@@ -7,14 +7,18 @@ use std::time::{Duration, Instant};
 use super::failure::{of_death, tell_evidence, tell_wait};
 use super::prepared::{Prepared, is_native};
 use super::provisioner::{Connection, Facts, cloud_init};
+use super::steps::{Steps, into_the_present};
 use crate::communicator::ssh::{Limits, Notice, Options, Ssh};
 use crate::communicator::{Stop, wait};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::running::Death;
 use crate::machine::{Accelerator, Running, Start};
+use crate::store::remove_file;
 
 /// For the guest to answer, where the template does not say.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// For a guest that goes on as it was to answer.
+const GOING_ON: Duration = Duration::from_secs(30);
 /// How much longer things take where the guest is emulated.
 const PATIENCE: u32 = 4;
 /// How often a machine is asked whether it is lost.
@@ -44,7 +48,14 @@ impl<'a> Connected<'a> {
         let may_change = asked.and_then(Accelerator::named).is_none();
         let mut accelerator = prepared.choice.accelerator.clone();
         loop {
+            if let Some(steps) = &prepared.steps {
+                steps.begin(prepared.disks(), &accelerator.to_string());
+                steps.tell(reporter);
+            }
             match try_once(&prepared, &accelerator) {
+                Err(lost) if prepared.goes_on() && !(request.stop)() => {
+                    prepared.begin_anew(&lost.error)?;
+                }
                 Err(Lost {
                     death: Some(Death::KvmInternalError),
                     ..
@@ -150,7 +161,11 @@ fn try_once(prepared: &Prepared<'_>, accelerator: &Accelerator) -> Result<Answer
     }
     reporter.step("Starting the machine");
     let vnc = build.machine.vnc.as_ref();
-    let running = Running::start(
+    let memory = match &prepared.steps {
+        Some(steps) => steps.memory(&prepared.run_directory)?,
+        None => None,
+    };
+    let running = Running::start_from(
         &Start {
             launcher: &request.surroundings.launcher,
             qemu: &prepared.qemu,
@@ -158,8 +173,13 @@ fn try_once(prepared: &Prepared<'_>, accelerator: &Accelerator) -> Result<Answer
             run_directory: &prepared.run_directory,
             vnc_password: vnc.and_then(|vnc| vnc.password.as_deref()),
         },
+        memory.as_deref(),
         &*request.stop,
-    )?;
+    );
+    if let Some(memory) = &memory {
+        remove_file(memory)?;
+    }
+    let running = running?;
     let lost = Arc::new(AtomicBool::new(false));
     let notices = Arc::new(Mutex::new(Vec::new()));
     let mut facts = Facts {
@@ -288,6 +308,14 @@ fn wait_for_ssh(
         },
         attempts: template.attempts,
     };
+    let limits = match prepared.steps.as_ref().is_some_and(Steps::from_memory) {
+        // It need not boot; if it does not answer, there is another way.
+        true => Limits {
+            timeout: Some(limits.timeout.unwrap_or(GOING_ON).min(GOING_ON) * patience),
+            ..limits
+        },
+        false => limits,
+    };
     reporter.step(&match limits.timeout {
         Some(timeout) => format!("Waiting for SSH, for {} s at most", timeout.as_secs()),
         None => "Waiting for SSH".to_owned(),
@@ -342,6 +370,14 @@ impl Connected<'_> {
     /// It is not done in time, or it had errors.
     pub(super) fn wait_for_cloud_init(&self) -> Result<()> {
         let (request, reporter) = (self.prepared.request, self.prepared.reporter);
+        if self.prepared.steps.as_ref().is_some_and(Steps::from_memory) {
+            // It was done before.
+            let chance = format!("{}{}", request.surroundings.run_uuid, (request.numbers)());
+            return match &self.ssh {
+                Some(ssh) => into_the_present(ssh, &chance, reporter),
+                None => Ok(()),
+            };
+        }
         let (Some(ssh), Some(template)) = (&self.ssh, &request.build.communicator) else {
             return Ok(());
         };

@@ -27,6 +27,7 @@ pub mod provisioner;
 mod request;
 pub mod seal;
 pub mod secrets;
+pub mod steps;
 mod texts;
 mod work;
 

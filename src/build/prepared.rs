@@ -11,6 +11,7 @@ use super::event::{Reporter, Unit};
 use super::late::RenderText;
 use super::output::OutputDirectory;
 use super::request::{BuildRequest, OnError};
+use super::steps::{Made, Steps};
 use super::texts::Texts;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Hashing, Signature, Step};
@@ -30,6 +31,8 @@ pub(super) struct Prepared<'a> {
     pub(super) reporter: &'a Reporter<'a>,
     pub(super) texts: &'a Texts,
     pub(super) access: Access,
+    /// States of the machine, where they are kept.
+    pub(super) steps: Option<Steps>,
     pub(super) origin: Option<Origin>,
     pub(super) choice: Choice,
     pub(super) qemu: PathBuf,
@@ -37,6 +40,8 @@ pub(super) struct Prepared<'a> {
     /// The machine's main disk.
     pub(super) disk: PathBuf,
     pub(super) additional: Vec<Drive>,
+    /// Virtual sizes of all disks in bytes, the main one's first.
+    pub(super) sizes: Vec<u64>,
     pub(super) qemu_args: QemuArgs,
     cds: Vec<PathBuf>,
     boot: Option<Boot>,
@@ -102,7 +107,6 @@ impl<'a> Prepared<'a> {
         } else {
             vec![base.path.clone()]
         };
-        let access = Access::prepare(build, &run_directory)?;
         let mut copies = BTreeMap::new();
         for path in wish.firmware {
             let name = path.file_name().unwrap_or(path.as_os_str());
@@ -127,11 +131,18 @@ impl<'a> Prepared<'a> {
             "Accelerator: {} ({})",
             choice.accelerator, choice.why
         ));
+        let made = Made {
+            base: &base,
+            qemu_args: &qemu_args,
+            boot: boot.as_ref(),
+        };
+        let steps = Steps::open(request, reporter, &made, &choice.accelerator, &qemu)?;
         let mut this = Self {
             request,
             reporter,
             texts,
-            access,
+            access: Access::default(),
+            steps,
             origin,
             choice,
             qemu,
@@ -142,6 +153,7 @@ impl<'a> Prepared<'a> {
                 output.work().join(&build.output.name)
             },
             additional: Vec::new(),
+            sizes: Vec::new(),
             qemu_args,
             cds,
             boot,
@@ -156,15 +168,30 @@ impl<'a> Prepared<'a> {
         ) {
             this.keep_files();
         }
-        this.make_disks()?;
+        if this.goes_on()
+            && let Err(error) = this.take_up()
+        {
+            this.begin_anew(&error)?;
+        }
+        if !this.goes_on() {
+            this.access = Access::prepare(build, &this.run_directory)?;
+            this.make_disks()?;
+        }
         Ok(this)
     }
 
-    /// Makes the machine's disks, as they are before it was ever started.
+    /// Makes the machine's disks, as they are before it was ever started; or as they are in the state it goes on from.
     pub(super) fn make_disks(&mut self) -> Result<()> {
         let build = self.request.build;
-        let size = disk::make(&self.disk, self.origin.as_ref(), build.disk.size)?;
-        let of = if self.origin.is_some() {
+        let kept = self.steps.as_ref().and_then(Steps::origins);
+        let size = match kept.as_ref().and_then(|kept| kept.first()) {
+            Some(kept) => disk::make(&self.disk, Some(kept), None)?,
+            None => disk::make(&self.disk, self.origin.as_ref(), build.disk.size)?,
+        };
+        self.sizes = vec![size];
+        let of = if kept.is_some() {
+            "an overlay of a state that was kept"
+        } else if self.origin.is_some() {
             "an overlay of the base"
         } else {
             "empty"
@@ -177,13 +204,73 @@ impl<'a> Prepared<'a> {
                 .output
                 .work()
                 .join(format!("{}-{}", build.output.name, index + 1));
-            disk::make(&path, None, Some(*size))?;
+            let below = kept.as_ref().and_then(|kept| kept.get(index + 1));
+            let size = disk::make(&path, below, below.is_none().then_some(*size))?;
+            self.sizes.push(size);
             self.additional.push(Drive {
                 path,
                 format: "qcow2".to_owned(),
             });
         }
         Ok(())
+    }
+
+    /// Whether the machine goes on from a state.
+    pub(super) fn goes_on(&self) -> bool {
+        self.steps.as_ref().is_some_and(|steps| steps.done().is_some())
+    }
+
+    /// Makes everything as it is in the state that the machine goes on from.
+    fn take_up(&mut self) -> Result<()> {
+        let Some(steps) = &self.steps else {
+            return Ok(());
+        };
+        steps.put_back(&self.output)?;
+        if let Some(access) = steps.access(&self.run_directory)? {
+            self.access = access;
+        }
+        self.make_disks()
+    }
+
+    /// The state that the machine was to go on from is of no use: all is made as if there were none.
+    pub(super) fn begin_anew(&mut self, error: &Error) -> Result<()> {
+        let (request, reporter) = (self.request, self.reporter);
+        reporter.warn(&format!(
+            "The state that was kept is of no use, so the build begins at the beginning: {}",
+            super::provisioner::with_cause(error)
+        ));
+        if let Some(steps) = &self.steps {
+            steps.give_up()?;
+        }
+        for (original, copy) in &self.copies {
+            let original = request.surroundings.directory.join(original);
+            firmware::copy_variables(&original, copy)?;
+        }
+        self.boot = choose_firmware(request, &self.output)?;
+        // The files of the one before go first.
+        self.access = Access::default();
+        self.access = Access::prepare(request.build, &self.run_directory)?;
+        self.make_disks()
+    }
+
+    /// All files that the machine writes as disks.
+    pub(super) fn disks(&self) -> Vec<PathBuf> {
+        let additional = self.additional.iter().map(|drive| drive.path.clone());
+        std::iter::once(self.disk.clone()).chain(additional).collect()
+    }
+
+    /// After the machine's end: its disks are those that it has written last.
+    pub(super) fn settle(&mut self) {
+        let Some(steps) = &self.steps else {
+            return;
+        };
+        let mut disks = steps.disks(self.reporter).into_iter();
+        if let Some(main) = disks.next() {
+            self.disk = main;
+        }
+        for (drive, path) in self.additional.iter_mut().zip(disks) {
+            drive.path = path;
+        }
     }
 
     /// The command line of a QEMU that `accelerator` runs.

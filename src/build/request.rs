@@ -66,6 +66,8 @@ pub struct Options {
     pub on_error: OnError,
     /// Ask before each step.
     pub debug: bool,
+    /// Keep states of the machine and go on from them; `None`: as the template says.
+    pub cache: Option<bool>,
 }
 
 /// One build of a template, and all that it takes.

@@ -8,6 +8,7 @@ use super::late::RenderText;
 use super::prepared::{Prepared, is_native};
 use super::provisioner::{self, Context};
 use super::request::OnError;
+use super::steps::Steps;
 use super::seal::{self, MachineId, Own, SealReport, Step, StepState, Way};
 use crate::communicator::{Communicator, Exit};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,7 +33,18 @@ impl<'a> Connected<'a> {
     /// One failed, and nobody wants it to be tried again; the machine is lost; cancelled.
     pub(super) fn provision(&self) -> Result<()> {
         let build = self.prepared.request.build;
-        for provisioner in &build.provisioners {
+        let done = self.prepared.steps.as_ref().and_then(Steps::done);
+        if done.is_none() {
+            self.watched(|| self.keep_state(0))?;
+        }
+        for (number, provisioner) in build.provisioners.iter().enumerate() {
+            if done.is_some_and(|done| number < done) {
+                self.prepared.reporter.step(&format!(
+                    "Already done: {} (line {})",
+                    provisioner.kind, provisioner.line
+                ));
+                continue;
+            }
             self.pause_for_debug(&format!("Next: {}", provisioner.kind))?;
             loop {
                 let result = self.watched(|| self.run(provisioner));
@@ -43,6 +55,7 @@ impl<'a> Connected<'a> {
                     Then::Fail => return Err(error),
                 }
             }
+            self.watched(|| self.keep_state(number + 1))?;
         }
         Ok(())
     }
@@ -168,6 +181,7 @@ impl<'a> Connected<'a> {
         }
         drop(self.ssh);
         drop(self.running);
+        self.prepared.settle();
         Ok(self.prepared)
     }
 

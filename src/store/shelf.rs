@@ -105,6 +105,27 @@ pub fn make_directory(directory: impl AsRef<Path>) -> Result<()> {
         .map_err(|error| Error::io("make the directory", error).at_path(directory))
 }
 
+/// Makes a directory that only its owner may look into, and those above it as usual. One that is there is made so.
+///
+/// # Errors
+/// The host refuses, or something else has the name.
+pub fn make_private_directory(directory: impl AsRef<Path>) -> Result<()> {
+    let directory = directory.as_ref();
+    if let Some(parent) = directory.parent() {
+        make_directory(parent)?;
+    }
+    match retry_on_intr(|| rustix::fs::mkdir(directory, Mode::RWXU)) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST) => retry_on_intr(|| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+            rustix::fs::fchmod(&directory, Mode::RWXU)
+        }),
+        Err(errno) => Err(errno),
+    }
+    .map_err(|errno| Error::io("make the directory", errno.into()).at_path(directory))
+}
+
 /// Removes a file; one that is not there is removed already.
 ///
 /// # Errors
@@ -159,6 +180,37 @@ pub fn move_file(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         Ok(()) | Err(Errno::BADF | Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
         Err(errno) => Err(Error::io("sync the directory", errno.into()).at_path(to)),
     }
+}
+
+/// As [`move_file`], also to another file system: then the bytes are copied, and `from` is removed. Nothing is synced.
+///
+/// # Errors
+/// The host refuses; nothing is left at `to` then.
+pub fn move_anywhere(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    match std::fs::rename(from, to) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
+            if let Err(error) = std::fs::copy(from, to) {
+                remove_file(to)?;
+                return Err(Error::io("copy", error).at_path(from));
+            }
+            remove_file(from)
+        }
+        Err(error) => Err(Error::io("rename", error).at_path(from)),
+    }
+}
+
+/// Makes the bytes of a file survive a power loss.
+///
+/// # Errors
+/// The host refuses.
+pub fn sync_file(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))
+        .and_then(|file| retry_on_intr(|| rustix::fs::fsync(&file)))
+        .map_err(|errno| Error::io("sync", errno.into()).at_path(path))
 }
 
 /// Gives a file the present as its time of modification, for whoever asks when it was used last.

@@ -65,6 +65,8 @@ pub struct Build {
     pub seal: Seal,
     /// How the guest is shut down.
     pub shutdown: Shutdown,
+    /// States of the machine that are kept, so that unchanged steps are not run again.
+    pub cache: StepCache,
     /// What files there are in the end.
     pub output: Output,
     /// Chains: each starts from the build's artifact, each member takes the one's before it.
@@ -344,6 +346,8 @@ pub struct Provisioner {
     pub max_retries: u32,
     /// For one try.
     pub timeout: Option<Duration>,
+    /// Whether it need not be run again while it is unchanged; `None`: by what it does.
+    pub cache: Option<bool>,
     /// What it does.
     pub action: Action,
 }
@@ -469,6 +473,30 @@ pub struct ShellLocal {
     pub tempfile_extension: String,
     /// Exit codes that are no failure.
     pub valid_exit_codes: Vec<i32>,
+}
+
+/// States of the machine that are kept between steps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepCache {
+    /// Keep them and go on from them.
+    pub enabled: bool,
+    /// Go on from a disk, after a reboot, where the memory cannot be had.
+    pub from_disk: bool,
+    /// After so much work a state is kept.
+    pub after: Duration,
+    /// Bytes that all states may occupy, of whatever build.
+    pub limit: u64,
+}
+
+impl Default for StepCache {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            from_disk: false,
+            after: Duration::from_secs(5),
+            limit: 20 << 30,
+        }
+    }
 }
 
 /// What is removed from the guest before it is shut down.

@@ -7,6 +7,8 @@
 mod download;
 mod upload;
 
+pub(crate) use upload::uploaded;
+
 use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};

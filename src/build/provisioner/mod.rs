@@ -5,6 +5,7 @@
 
 pub mod breakpoint;
 pub mod cloud_init;
+pub(crate) mod contents;
 pub mod custom;
 mod environment;
 mod file;
@@ -23,6 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::template::model::{Action, Provisioner};
 
 pub use breakpoint::Ask;
+pub(crate) use file::uploaded;
 pub(crate) use watch::{Guard, Watch};
 
 /// What the program knows of the host, for what runs there.

@@ -184,6 +184,7 @@ pub(super) fn step<'r>(
         timeout: table
             .duration("timeout")?
             .filter(|timeout| !timeout.is_zero()),
+        cache: table.flag("cache")?,
         action,
     };
     table.finish()?;

@@ -74,7 +74,15 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) parallel_builds: usize,
 
-    /// Where downloads are kept [default: $QIMG_CACHE, else qimg in $XDG_CACHE_HOME or ~/.cache]
+    /// Run every step: keep no state of the machine, and go on from none
+    #[arg(long, conflicts_with = "cache_steps")]
+    pub(crate) no_cache: bool,
+
+    /// Keep states of the machine and go on from the last unchanged one; TOML templates do so anyway
+    #[arg(long)]
+    pub(crate) cache_steps: bool,
+
+    /// Where downloads and states of machines are kept [default: $QIMG_CACHE, else qimg in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
 
