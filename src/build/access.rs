@@ -36,6 +36,8 @@ pub struct Access {
     pub seed: Option<PathBuf>,
     /// Id of the instance that the seed makes of the guest.
     pub instance_id: Option<String>,
+    /// Public lines of keys that let in besides it.
+    others: Vec<String>,
     /// The file with the private key, for programs of others.
     pub key_file: Option<PathBuf>,
 }
@@ -49,12 +51,26 @@ impl Access {
         Self::of(build.communicator.as_ref(), build.seed.as_ref(), directory)
     }
 
-    /// As [`Access::prepare`], for a guest that is entered by `ssh` and gets `seed`.
+    fn of(ssh: Option<&Ssh>, seed: Option<&Seed>, directory: &Path) -> Result<Self> {
+        Self::made(Self::default(), ssh, seed, directory)
+    }
+
+    /// For a guest that is entered by `ssh`, gets `seed`, and lets `keys` in as well; files lie in `directory`.
     ///
     /// # Errors
     /// As [`Access::prepare`].
-    pub fn of(ssh: Option<&Ssh>, seed: Option<&Seed>, directory: &Path) -> Result<Self> {
+    pub fn with_keys(ssh: &Ssh, seed: &Seed, keys: &[String], directory: &Path) -> Result<Self> {
         let mut access = Self::default();
+        access.others = keys.to_vec();
+        Self::made(access, Some(ssh), Some(seed), directory)
+    }
+
+    fn made(
+        mut access: Self,
+        ssh: Option<&Ssh>,
+        seed: Option<&Seed>,
+        directory: &Path,
+    ) -> Result<Self> {
         if let Some(ssh) = ssh.filter(|ssh| !has_proof(ssh)) {
             let kind = match &ssh.temporary_key {
                 Some((kind, bits)) => Kind::parse(kind, *bits)?,
@@ -144,12 +160,10 @@ impl Access {
                 bytes,
             });
         }
-        if let (Some(key), Some(host_key), Some(ssh)) =
-            (&self.key, &self.host_key, ssh)
-        {
+        if let (Some(key), Some(host_key), Some(ssh)) = (&self.key, &self.host_key, ssh) {
             user_data.push(Part {
                 name: "qimg".to_owned(),
-                bytes: cloud_config(&ssh.username, key, host_key)?.into_bytes(),
+                bytes: cloud_config(&ssh.username, key, &self.others, host_key)?.into_bytes(),
             });
         }
         let request = SeedRequest {
@@ -181,14 +195,23 @@ fn has_proof(ssh: &Ssh) -> bool {
 }
 
 /// A part of user-data that adds to all others, whatever they say: the user, its key, and the host key.
-fn cloud_config(user: &str, key: &KeyPair, host_key: &KeyPair) -> Result<String> {
+fn cloud_config(
+    user: &str,
+    key: &KeyPair,
+    others: &[String],
+    host_key: &KeyPair,
+) -> Result<String> {
     let mut text = String::from(
         "#cloud-config\n\
          merge_how:\n\
          - {name: list, settings: [append]}\n\
          - {name: dict, settings: [no_replace, recurse_list]}\n",
     );
-    let line = quoted(&key.public_line());
+    let lines: Vec<String> = std::iter::once(key.public_line())
+        .chain(others.iter().cloned())
+        .map(|line| quoted(&line))
+        .collect();
+    let line = lines.join(", ");
     let _ = writeln!(text, "ssh_authorized_keys: [{line}]");
     if user == "root" {
         text.push_str("disable_root: false\n");

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use super::failure::{of_death, tell_evidence, tell_wait};
 use super::prepared::{Prepared, is_native};
 use super::provisioner::{Connection, Facts, cloud_init};
+use super::register::Entrance;
 use super::steps::{Steps, into_the_present};
+use super::visit::known_hosts;
 use crate::communicator::ssh::{Limits, Notice, Options, Ssh};
 use crate::communicator::{Stop, wait};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,6 +36,7 @@ pub(super) struct Connected<'a> {
     lost: Arc<AtomicBool>,
     notices: Arc<Mutex<Vec<String>>>,
     pub(super) patience: u32,
+    accelerator: Accelerator,
     pub(super) prepared: Prepared<'a>,
 }
 
@@ -66,7 +69,10 @@ impl<'a> Connected<'a> {
                     accelerator = Accelerator::Tcg;
                     prepared.make_disks()?;
                 }
-                Err(lost) => return Err(lost.error),
+                Err(lost) => {
+                    prepared.leave(&lost.error, &accelerator);
+                    return Err(lost.error);
+                }
                 Ok(answer) => {
                     return Ok(Self {
                         ssh: answer.ssh,
@@ -75,11 +81,30 @@ impl<'a> Connected<'a> {
                         lost: answer.lost,
                         notices: answer.notices,
                         patience: answer.patience,
+                        accelerator,
                         prepared,
                     });
                 }
             }
         }
+    }
+
+    /// Does `work`; if it fails, the machine is ended, and kept where that is wanted.
+    pub(super) fn or_left(mut self, work: impl FnOnce(&Self) -> Result<()>) -> Result<Self> {
+        match work(&self) {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                self.leave(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends the machine of a build that failed with `error`, and keeps it where that is wanted.
+    pub(super) fn leave(&mut self, error: &Error) {
+        self.running.screenshot();
+        self.running.kill();
+        self.prepared.leave(error, &self.accelerator);
     }
 
     /// Runs `work` while the machine is watched: when it is lost, what talks to the guest ends, and the error says why.
@@ -98,7 +123,11 @@ impl<'a> Connected<'a> {
 }
 
 /// Runs `work`; raises `lost` as soon as the machine is.
-fn while_watched<T>(running: &Running, lost: &AtomicBool, work: impl FnOnce() -> T) -> T {
+pub(super) fn while_watched<T>(
+    running: &Running,
+    lost: &AtomicBool,
+    work: impl FnOnce() -> T,
+) -> T {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
@@ -222,6 +251,7 @@ fn try_once(prepared: &Prepared<'_>, accelerator: &Accelerator) -> Result<Answer
             .map(|key| key.public_line()),
     );
     tell_build(prepared, &host, port);
+    register(prepared, &running, &host, port)?;
     let (stop, raised) = (Arc::clone(&request.stop), Arc::clone(&lost));
     let stop: Arc<Stop> = Arc::new(move || stop() || raised.load(Ordering::Relaxed));
     let heard = Arc::clone(&notices);
@@ -259,6 +289,37 @@ fn try_once(prepared: &Prepared<'_>, accelerator: &Accelerator) -> Result<Answer
         notices,
         patience,
     })
+}
+
+/// Enters how the guest is reached into the register.
+fn register(prepared: &Prepared<'_>, running: &Running, host: &str, port: u16) -> Result<()> {
+    let (access, build) = (&prepared.access, prepared.request.build);
+    let known_hosts = match &access.host_key {
+        Some(key) => Some(known_hosts(
+            &prepared.run_directory,
+            host,
+            port,
+            &key.public_line(),
+        )?),
+        None => None,
+    };
+    let ssh = build.communicator.as_ref();
+    let entrance = Entrance {
+        host: host.to_owned(),
+        port,
+        user: ssh.map_or_else(String::new, |ssh| ssh.username.clone()),
+        key: access
+            .key_file
+            .clone()
+            .or_else(|| ssh.and_then(|ssh| ssh.private_key.clone())),
+        known_hosts,
+    };
+    let qemu = running.id();
+    prepared.registered.change(|run| {
+        run.qemu = Some(qemu);
+        run.entrance = Some(entrance);
+    });
+    Ok(())
 }
 
 /// What ``{{ build `NAME` }}`` stands for from now on.

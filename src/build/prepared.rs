@@ -10,6 +10,7 @@ use super::disk::{self, Origin};
 use super::event::{Reporter, Unit};
 use super::late::RenderText;
 use super::output::OutputDirectory;
+use super::register::{Purpose, Registered, Run};
 use super::request::{BuildRequest, OnError};
 use super::steps::{Made, Steps};
 use super::texts::Texts;
@@ -31,6 +32,7 @@ pub(super) struct Prepared<'a> {
     pub(super) reporter: &'a Reporter<'a>,
     pub(super) texts: &'a Texts,
     pub(super) access: Access,
+    pub(super) registered: Registered,
     /// States of the machine, where they are kept.
     pub(super) steps: Option<Steps>,
     pub(super) origin: Option<Origin>,
@@ -44,8 +46,8 @@ pub(super) struct Prepared<'a> {
     pub(super) sizes: Vec<u64>,
     pub(super) qemu_args: QemuArgs,
     cds: Vec<PathBuf>,
-    boot: Option<Boot>,
-    copies: BTreeMap<PathBuf, PathBuf>,
+    pub(super) boot: Option<Boot>,
+    pub(super) copies: BTreeMap<PathBuf, PathBuf>,
     port: u16,
     // Last: all files lie in it.
     pub(super) output: OutputDirectory,
@@ -142,6 +144,19 @@ impl<'a> Prepared<'a> {
             reporter,
             texts,
             access: Access::default(),
+            registered: Registered::enter(Run {
+                run: format!("{}/{}", host.run, build.name),
+                purpose: Purpose::Build,
+                of: request.template.path.clone(),
+                process: std::process::id(),
+                born: None,
+                started: host.time,
+                qemu: None,
+                console: run_directory.join("console.log"),
+                entrance: None,
+                left: None,
+                directory: run_directory.clone(),
+            })?,
             steps,
             origin,
             choice,
@@ -217,7 +232,9 @@ impl<'a> Prepared<'a> {
 
     /// Whether the machine goes on from a state.
     pub(super) fn goes_on(&self) -> bool {
-        self.steps.as_ref().is_some_and(|steps| steps.done().is_some())
+        self.steps
+            .as_ref()
+            .is_some_and(|steps| steps.done().is_some())
     }
 
     /// Makes everything as it is in the state that the machine goes on from.
@@ -256,7 +273,9 @@ impl<'a> Prepared<'a> {
     /// All files that the machine writes as disks.
     pub(super) fn disks(&self) -> Vec<PathBuf> {
         let additional = self.additional.iter().map(|drive| drive.path.clone());
-        std::iter::once(self.disk.clone()).chain(additional).collect()
+        std::iter::once(self.disk.clone())
+            .chain(additional)
+            .collect()
     }
 
     /// After the machine's end: its disks are those that it has written last.

@@ -8,8 +8,8 @@ use super::late::RenderText;
 use super::prepared::{Prepared, is_native};
 use super::provisioner::{self, Context};
 use super::request::OnError;
-use super::steps::Steps;
 use super::seal::{self, MachineId, Own, SealReport, Step, StepState, Way};
+use super::steps::Steps;
 use crate::communicator::{Communicator, Exit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::{Ladder, Rung};
@@ -134,6 +134,21 @@ impl<'a> Connected<'a> {
     /// # Errors
     /// What the build brought cannot be removed; the guest does not end in time, in no way; cancelled.
     pub(super) fn shut_down(mut self) -> Result<Prepared<'a>> {
+        match self.ended() {
+            Ok(()) => {
+                drop(self.ssh);
+                drop(self.running);
+                self.prepared.settle();
+                Ok(self.prepared)
+            }
+            Err(error) => {
+                self.leave(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn ended(&mut self) -> Result<()> {
         let (request, reporter) = (self.prepared.request, self.prepared.reporter);
         let shutdown = &request.build.shutdown;
         let command = self.prepared.texts.render(&shutdown.command, &[])?;
@@ -179,10 +194,7 @@ impl<'a> Connected<'a> {
             }
             reporter.warn("The guest did not shut down by itself: its filesystems may not be clean, and nothing of them is dropped then");
         }
-        drop(self.ssh);
-        drop(self.running);
-        self.prepared.settle();
-        Ok(self.prepared)
+        Ok(())
     }
 
     /// The seal, or at least the removal of what the build brought; then the command that shuts the guest down.

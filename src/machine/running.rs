@@ -224,7 +224,14 @@ impl Running {
         let (tell, hear) = mpsc::sync_channel(BACKLOG);
         let told = tell.clone();
         // What nobody can keep up with is dropped: QEMU is asked for its state again and again anyway.
-        let events = move |event| drop(told.try_send(Message::Event(event)));
+        let going = Arc::clone(&shared);
+        let events = move |event: Event| {
+            // At once: QEMU may have ended before the supervision hears of it.
+            if event.name == "SHUTDOWN" && event.data["reason"] != "host-error" {
+                going.lock().going_down = true;
+            }
+            drop(told.try_send(Message::Event(event)));
+        };
         let qmp = Arc::new(Qmp::over(qmp_here, events)?);
         let seen = Arc::clone(&shared);
         let console = Console::follow(console_here, console_log, move |sign, line| {
@@ -249,12 +256,14 @@ impl Running {
         let process = start.launcher.start(start.qemu, &arguments, streams)?;
         let watching = process.watch();
         let dying = Arc::clone(&shared);
+        let last = Arc::clone(&qmp);
         let watcher = std::thread::Builder::new()
             .name("qemu-end".to_owned())
             .spawn(move || {
                 let ended = watching.wait_for_end();
                 // Its last words come first.
                 let _ = complaints.join();
+                last.drain(SHORTLY);
                 let down = dying.lock().going_down;
                 dying.die(match ended {
                     Ended::Code(0) if down => Death::PoweredOff,
@@ -648,8 +657,6 @@ impl Supervision {
         match event.name.as_str() {
             "GUEST_PANICKED" => self.shared.die(Death::GuestPanicked),
             "SHUTDOWN" => {
-                let by_guest = event.data["reason"] != "host-error";
-                self.shared.lock().going_down |= by_guest;
                 // With -no-shutdown QEMU would stay for ever.
                 if self.status() == Some("shutdown".to_owned()) {
                     let _ = self.qmp.execute("quit", &Value::Null, SOON);

@@ -92,7 +92,9 @@ pub fn version(qemu: &Path, launcher: &Launcher, stop: &Stop) -> Result<String> 
         .read_to_string(&mut words)
         .map_err(refused)?;
     let first = words.lines().next().unwrap_or_default().trim();
-    let first = first.strip_prefix("QEMU emulator version ").unwrap_or(first);
+    let first = first
+        .strip_prefix("QEMU emulator version ")
+        .unwrap_or(first);
     if first.is_empty() {
         return Err(Error::unsupported("this QEMU has no version").at_path(qemu));
     }
@@ -104,7 +106,15 @@ pub fn processor() -> String {
     let table = crate::store::read_file("/proc/cpuinfo", LONGEST_TABLE).unwrap_or_default();
     let table = String::from_utf8_lossy(&table);
     let first = table.split("\n\n").next().unwrap_or_default();
-    let tells = ["vendor_id", "cpu family", "model", "stepping", "microcode", "flags", "Features"];
+    let tells = [
+        "vendor_id",
+        "cpu family",
+        "model",
+        "stepping",
+        "microcode",
+        "flags",
+        "Features",
+    ];
     first
         .lines()
         .filter(|line| {
@@ -235,7 +245,9 @@ impl Running {
     fn moved(&self, stop: &Stop) -> Result<()> {
         let started = Instant::now();
         loop {
-            let answer = self.qmp().execute("query-migrate", &Value::Null, FLUSHING)?;
+            let answer = self
+                .qmp()
+                .execute("query-migrate", &Value::Null, FLUSHING)?;
             match answer["status"].as_str() {
                 Some("completed") => return Ok(()),
                 Some("failed" | "cancelled") => {
@@ -268,7 +280,9 @@ fn file_of(shown: &str) -> PathBuf {
         .strip_prefix("json:")
         .and_then(|text| serde_json::from_str::<Value>(text).ok());
     let name = described.as_ref().and_then(|value| {
-        value["file"]["filename"].as_str().or(value["filename"].as_str())
+        value["file"]["filename"]
+            .as_str()
+            .or(value["filename"].as_str())
     });
     PathBuf::from(name.unwrap_or(shown))
 }

@@ -86,7 +86,11 @@ fn of_shell(shell: &Shell, texts: &dyn RenderText, take: &mut Take<'_>) -> Resul
         ..shell.clone()
     };
     take("options", format!("{plain:?}").as_bytes());
-    let fields = [("Path", "\0path"), ("Vars", "\0vars"), ("EnvVarFile", "\0file")];
+    let fields = [
+        ("Path", "\0path"),
+        ("Vars", "\0vars"),
+        ("EnvVarFile", "\0file"),
+    ];
     let command = texts.render(execute_command, &fields)?;
     take("execute_command", command.as_bytes());
     of_environment(environment, texts, take)?;
@@ -152,7 +156,11 @@ fn of_local(local: &ShellLocal, texts: &dyn RenderText, take: &mut Take<'_>) -> 
         ..local.clone()
     };
     take("options", format!("{plain:?}").as_bytes());
-    let fields = [("Script", "\0script"), ("Vars", "\0vars"), ("Command", "\0command")];
+    let fields = [
+        ("Script", "\0script"),
+        ("Vars", "\0vars"),
+        ("Command", "\0command"),
+    ];
     for word in &local.execute_command {
         take("word", texts.render(word, &fields)?.as_bytes());
     }

@@ -61,7 +61,12 @@ impl Connected<'_> {
             return Ok(());
         }
         let Some(key) = steps.keys.all.get(done) else {
-            if let Some(why) = steps.keys.ended.as_ref().filter(|_| done == steps.keys.all.len()) {
+            if let Some(why) = steps
+                .keys
+                .ended
+                .as_ref()
+                .filter(|_| done == steps.keys.all.len())
+            {
                 reporter.note(&format!("From here on no state is kept: {why}"));
             }
             return Ok(());
@@ -74,7 +79,9 @@ impl Connected<'_> {
             None => "the guest was up".to_owned(),
             Some(last) => {
                 let step = self.prepared.request.build.provisioners.get(last);
-                step.map_or_else(String::new, |step| format!("{} (line {})", step.kind, step.line))
+                step.map_or_else(String::new, |step| {
+                    format!("{} (line {})", step.kind, step.line)
+                })
             }
         };
         match self.set_aside(steps, key, done, &after) {
@@ -122,7 +129,11 @@ impl Connected<'_> {
         now.below = Some(key.to_owned());
         let Begun { making, hold, .. } = begun;
         now.holds.push(hold);
-        let sizes = record.disks.iter().map(|layer| layer.virtual_size).collect();
+        let sizes = record
+            .disks
+            .iter()
+            .map(|layer| layer.virtual_size)
+            .collect();
         let work = Work {
             shelf: steps.shelf.clone(),
             directory,
@@ -227,7 +238,9 @@ impl Connected<'_> {
         now.written = overlays.into_iter().map(|overlay| overlay.file).collect();
         let no_memory = held.no_memory.map(|error| lost(&error)).or(blocked);
         if let Some(why) = &no_memory {
-            prepared.reporter.note(&format!("Its memory is not kept: {why}"));
+            prepared
+                .reporter
+                .note(&format!("Its memory is not kept: {why}"));
             remove_file(&memory)?;
         }
         let saves = now.before + now.since.elapsed();

@@ -123,7 +123,10 @@ fn machine(
     hasher.shown("base", &made.base.sha256().map(|digest| digest.hex()));
     hasher.shown("path", &made.base.path);
     hasher.shown("size", &(made.base.format, made.base.virtual_size));
-    hasher.shown("disk", &(&build.base.is_disk, &build.disk, &build.additional_disks));
+    hasher.shown(
+        "disk",
+        &(&build.base.is_disk, &build.disk, &build.additional_disks),
+    );
     // Nothing of these is seen by the guest; its accelerator is a matter of its memory.
     let plain = Machine {
         accelerator: None,
@@ -177,9 +180,7 @@ fn named_files(value: &str, directory: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = parts
         .filter(|part| part.contains(['/', '.']))
         .map(|part| directory.join(part))
-        .filter(|path| {
-            matches!(look(path), Ok(Some(seen)) if seen.kind == Kind::File)
-        })
+        .filter(|path| matches!(look(path), Ok(Some(seen)) if seen.kind == Kind::File))
         .collect();
     files.dedup();
     files
@@ -208,7 +209,10 @@ fn file(
 fn guest(request: &BuildRequest<'_>, hasher: &mut Hasher) -> Result<()> {
     let build = request.build;
     let watch = Watch::new(&*request.stop, None);
-    hasher.shown("name", &(&build.name, &build.kind, request.template.dialect));
+    hasher.shown(
+        "name",
+        &(&build.name, &build.kind, request.template.dialect),
+    );
     hasher.shown("seed", &build.seed);
     hasher.shown("boot", &build.boot);
     hasher.shown("media", &build.media);
@@ -260,9 +264,14 @@ fn one_step(
     for variant in ["1", "2"] {
         let mut hasher = Hasher::new();
         hasher.take("before", before.as_bytes());
-        let why = contents(step, &texts(request, variant), &watch, &mut |name, bytes| {
-            hasher.take(name, bytes);
-        });
+        let why = contents(
+            step,
+            &texts(request, variant),
+            &watch,
+            &mut |name, bytes| {
+                hasher.take(name, bytes);
+            },
+        );
         match why {
             Ok(None) => keys.push(hasher.finish()),
             Ok(Some(why)) => return Ok(Err(why.to_owned())),
@@ -298,10 +307,18 @@ fn texts(request: &BuildRequest<'_>, variant: &str) -> Texts {
     let ssh = build.communicator.as_ref();
     for (name, value) in [
         ("ID", "VM"),
-        ("Host", ssh.and_then(|ssh| ssh.host.as_deref()).unwrap_or("127.0.0.1")),
+        (
+            "Host",
+            ssh.and_then(|ssh| ssh.host.as_deref())
+                .unwrap_or("127.0.0.1"),
+        ),
         ("ConnType", "ssh"),
         ("User", ssh.map_or("", |ssh| &ssh.username)),
-        ("Password", ssh.and_then(|ssh| ssh.password.as_deref()).unwrap_or_default()),
+        (
+            "Password",
+            ssh.and_then(|ssh| ssh.password.as_deref())
+                .unwrap_or_default(),
+        ),
         // They are kept with the state.
         ("SSHPublicKey", "\0public"),
         ("SSHPrivateKey", "\0private"),

@@ -34,7 +34,9 @@ pub(super) fn pack(from: &Path, to: &Path, stop: &Stop) -> Result<(u64, u64)> {
         .map_err(failed)?;
     copy(&mut reader, &mut encoder, stop).map_err(failed)??;
     let writer = encoder.finish().map_err(failed)?;
-    let writer = writer.into_inner().map_err(|error| failed(error.into_error()))?;
+    let writer = writer
+        .into_inner()
+        .map_err(|error| failed(error.into_error()))?;
     let length = writer.position();
     writer.finish()?.commit(Sync::Full)?;
     remove_file(from)?;
@@ -70,11 +72,7 @@ fn unpack_to(from: &Path, to: &Path, stop: &Stop) -> Result<()> {
     Ok(())
 }
 
-fn copy(
-    from: &mut dyn Read,
-    to: &mut dyn Write,
-    stop: &Stop,
-) -> io::Result<Result<()>> {
+fn copy(from: &mut dyn Read, to: &mut dyn Write, stop: &Stop) -> io::Result<Result<()>> {
     let mut buffer = vec![0; PIECE];
     loop {
         if stop() {

@@ -15,8 +15,8 @@
 //! hold more; from the image they are removed as ever.
 
 mod boundary;
-mod key;
 mod kept;
+mod key;
 mod memory;
 mod resume;
 mod shelf;
@@ -38,9 +38,9 @@ use boundary::Making;
 use key::Keys;
 use shelf::{Found, Identity, Record};
 
+pub use kept::{Kept, Removed};
 pub(super) use key::Made;
 pub(super) use resume::into_the_present;
-pub use kept::{Kept, Removed};
 pub use shelf::Shelf;
 
 /// What a build has to do with states of its machine.
@@ -85,7 +85,9 @@ struct Resume {
 
 impl std::fmt::Debug for Steps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Steps").field("keys", &self.keys).finish_non_exhaustive()
+        f.debug_struct("Steps")
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
     }
 }
 

@@ -26,7 +26,11 @@ const SETTING: Duration = Duration::from_secs(30);
 impl Steps {
     /// Steps that need not be run, if the build goes on from a state.
     pub(in crate::build) fn done(&self) -> Option<usize> {
-        self.now.borrow().found.as_ref().map(|found| found.record.steps)
+        self.now
+            .borrow()
+            .found
+            .as_ref()
+            .map(|found| found.record.steps)
     }
 
     /// The guest goes on as it was, without a boot.
@@ -191,7 +195,8 @@ fn present_script(seconds: u64, chance: &str) -> String {
 fn bsd_time(seconds: u64) -> String {
     let (mut days, of_day) = (seconds / 86_400, seconds % 86_400);
     let mut year = 1970_u64;
-    let leap = |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    let leap =
+        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
     loop {
         let length = if leap(year) { 366 } else { 365 };
         if days < length || year >= 9999 {
@@ -200,7 +205,20 @@ fn bsd_time(seconds: u64) -> String {
         days -= length;
         year += 1;
     }
-    let lengths = [31, if leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let lengths = [
+        31,
+        if leap(year) { 29 } else { 28 },
+        31,
+        30,
+        31,
+        30,
+        31,
+        31,
+        30,
+        31,
+        30,
+        31,
+    ];
     let mut month = 1;
     for length in lengths {
         if days < length || month == 12 {

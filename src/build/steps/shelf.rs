@@ -25,9 +25,7 @@ use crate::digest::DigestKind;
 use crate::error::{Error, Result};
 use crate::fetch::Hashing;
 use crate::fetch::cache::{State, hash_file, read_record, write_record};
-use crate::store::{
-    Attempt, Hold, Share, look, make_private_directory, mark_used, remove_tree,
-};
+use crate::store::{Attempt, Hold, Share, look, make_private_directory, mark_used, remove_tree};
 
 /// States on top of each other at most: a guard against records that name each other.
 const MOST_ABOVE: usize = 10_000;
