@@ -22,6 +22,9 @@ use crate::machine::{Accelerator, CommandLine, command_line, firmware, launcher}
 use crate::store::make_directory;
 use crate::template::model::{Dialect, Firmware};
 
+/// States that are tried before a build begins at its beginning.
+const MOST_TRIES: usize = 3;
+
 /// Values of `qemuargs`, filled in.
 pub(super) type QemuArgs = Vec<(String, Vec<String>)>;
 
@@ -48,6 +51,8 @@ pub(super) struct Prepared<'a> {
     cds: Vec<PathBuf>,
     pub(super) boot: Option<Boot>,
     pub(super) copies: BTreeMap<PathBuf, PathBuf>,
+    /// States that were tried and of no use.
+    tries: usize,
     port: u16,
     // Last: all files lie in it.
     pub(super) output: OutputDirectory,
@@ -173,6 +178,7 @@ impl<'a> Prepared<'a> {
             cds,
             boot,
             copies,
+            tries: 0,
             port,
             output,
             _base: Some(base),
@@ -249,15 +255,20 @@ impl<'a> Prepared<'a> {
         self.make_disks()
     }
 
-    /// The state that the machine was to go on from is of no use: all is made as if there were none.
+    /// The state that the machine was to go on from is of no use: another one is taken, or none.
     pub(super) fn begin_anew(&mut self, error: &Error) -> Result<()> {
         let (request, reporter) = (self.request, self.reporter);
         reporter.warn(&format!(
-            "The state that was kept is of no use, so the build begins at the beginning: {}",
+            "The state that was kept is of no use: {}",
             super::provisioner::with_cause(error)
         ));
+        self.tries += 1;
         if let Some(steps) = &self.steps {
             steps.give_up()?;
+            // One before it may be sound; but what no state helps against is not tried again and again.
+            if self.tries < MOST_TRIES {
+                steps.look(reporter)?;
+            }
         }
         for (original, copy) in &self.copies {
             let original = request.surroundings.directory.join(original);
@@ -266,6 +277,12 @@ impl<'a> Prepared<'a> {
         self.boot = choose_firmware(request, &self.output)?;
         // The files of the one before go first.
         self.access = Access::default();
+        if self.goes_on() {
+            return match self.take_up() {
+                Ok(()) => Ok(()),
+                Err(error) => self.begin_anew(&error),
+            };
+        }
         self.access = Access::prepare(request.build, &self.run_directory)?;
         self.make_disks()
     }

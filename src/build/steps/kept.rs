@@ -177,3 +177,154 @@ fn time((seconds, nanoseconds): (i64, i64)) -> SystemTime {
     let nanoseconds = u32::try_from(nanoseconds).unwrap_or(0);
     SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds.min(999_999_999))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::shelf::{Layer, Record, layer};
+    use super::*;
+    use crate::communicator::Stop;
+    use crate::fetch::cache::write_record;
+
+    const NEVER: &Stop = &|| false;
+
+    /// A state with one disk, on top of `below`.
+    fn state(shelf: &Shelf, key: &str, below: Option<&str>, bytes: usize) {
+        let begun = shelf.begin(key).unwrap().expect("nobody else makes it");
+        let disk = begun.directory.join("disk-0.qcow2");
+        std::fs::write(&disk, vec![7; bytes]).unwrap();
+        let layer: Layer = layer(&disk, 1 << 20, NEVER).unwrap();
+        let record = Record {
+            build: "web".to_owned(),
+            template: "web.toml".into(),
+            after: format!("step {key}"),
+            steps: 1,
+            saves: 1000,
+            below: below.map(str::to_owned),
+            disks: vec![layer],
+            files: Vec::new(),
+            memory: None,
+            no_memory: None,
+            instance_id: None,
+        };
+        write_record(&begun.directory.join("record.json"), &record).unwrap();
+        begun.making.remove().unwrap();
+        // Times differ by this.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    fn keys(shelf: &Shelf) -> Vec<String> {
+        let all = shelf.list().unwrap().into_iter();
+        let mut keys: Vec<String> = all.map(|one| one.key).collect();
+        keys.sort();
+        keys
+    }
+
+    fn shelf() -> (tempfile::TempDir, Shelf) {
+        let directory = tempfile::tempdir().unwrap();
+        let shelf = Shelf::of(directory.path());
+        assert!(shelf.list().unwrap().is_empty());
+        (directory, shelf)
+    }
+
+    #[test]
+    fn a_state_is_found_with_all_that_is_below_it() {
+        let (_directory, shelf) = shelf();
+        state(&shelf, "a", None, 100_000);
+        state(&shelf, "b", Some("a"), 100_000);
+        let found = shelf.find("b", NEVER).unwrap().unwrap().unwrap();
+        assert_eq!(found.record.after, "step b");
+        assert_eq!(found.holds.len(), 2);
+        // Both are in use.
+        let removed = shelf.prune(Prune::All).unwrap();
+        assert_eq!((removed.removed.len(), removed.kept.len()), (0, 2));
+        let all = shelf.list().unwrap();
+        assert!(all.iter().all(|one| one.in_use && one.whole));
+        drop(found);
+        assert!(shelf.find("c", NEVER).unwrap().is_none());
+        // Nobody makes what is there.
+        assert!(shelf.begin("b").unwrap().is_none());
+        let removed = shelf.prune(Prune::All).unwrap();
+        assert_eq!((removed.removed.len(), removed.left), (2, 0));
+        let mut rest = std::fs::read_dir(&shelf.directory).unwrap();
+        assert!(rest.next().is_none());
+    }
+
+    #[test]
+    fn what_is_not_what_it_was_is_noticed_and_goes_with_all_above_it() {
+        let (_directory, shelf) = shelf();
+        state(&shelf, "a", None, 50_000);
+        state(&shelf, "b", Some("a"), 50_000);
+        state(&shelf, "c", Some("b"), 50_000);
+        let disk = shelf.place("b").join("disk-0.qcow2");
+        let mut bytes = std::fs::read(&disk).unwrap();
+        bytes[17] ^= 1;
+        std::fs::write(&disk, &bytes).unwrap();
+        let damaged = shelf.find("c", NEVER).unwrap().unwrap().unwrap_err();
+        assert!(damaged.why.contains("not what it was"), "{damaged:?}");
+        assert_eq!(keys(&shelf), ["a"]);
+        assert!(shelf.find("a", NEVER).unwrap().unwrap().is_ok());
+        // Written again, but with the same bytes: that is no damage.
+        let disk = shelf.place("a").join("disk-0.qcow2");
+        std::fs::write(&disk, vec![7; 50_000]).unwrap();
+        assert!(shelf.find("a", NEVER).unwrap().unwrap().is_ok());
+        // What is below was removed behind its back.
+        state(&shelf, "b", Some("a"), 50_000);
+        shelf.clear("a").unwrap();
+        let damaged = shelf.find("b", NEVER).unwrap().unwrap().unwrap_err();
+        assert!(damaged.why.contains("was removed"), "{damaged:?}");
+        assert!(keys(&shelf).is_empty());
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first() {
+        let (_directory, shelf) = shelf();
+        state(&shelf, "a", None, 1 << 20);
+        state(&shelf, "b", Some("a"), 1 << 20);
+        state(&shelf, "x", None, 1 << 20);
+        // Also those below are used.
+        drop(shelf.find("b", NEVER).unwrap());
+        let removed = shelf.prune(Prune::Limit(5 << 19)).unwrap();
+        assert_eq!(removed.removed.len(), 1);
+        assert_eq!(keys(&shelf), ["a", "b"]);
+        shelf.prune(Prune::Limit(3 << 19)).unwrap();
+        assert_eq!(keys(&shelf), ["a"]);
+        shelf.shrink(1).unwrap();
+        assert!(keys(&shelf).is_empty());
+    }
+
+    #[test]
+    fn what_a_killed_build_left_is_no_state_and_is_made_anew() {
+        let (_directory, shelf) = shelf();
+        let begun = shelf.begin("a").unwrap().unwrap();
+        // Nobody else makes it meanwhile.
+        assert!(shelf.begin("a").unwrap().is_none());
+        std::fs::write(begun.directory.join("disk-0.qcow2"), "half").unwrap();
+        assert!(shelf.find("a", NEVER).unwrap().is_none());
+        assert!(!shelf.list().unwrap()[0].whole);
+        // Its disk is in use as long as the build lives.
+        begun.making.remove().unwrap();
+        assert!(shelf.begin("a").unwrap().is_none());
+        drop(begun.hold);
+        let again = shelf.begin("a").unwrap().unwrap();
+        assert!(!again.directory.join("disk-0.qcow2").exists());
+    }
+
+    #[test]
+    fn records_that_are_none_are_no_states() {
+        let (_directory, shelf) = shelf();
+        state(&shelf, "a", None, 1000);
+        let record = shelf.place("a").join("record.json");
+        let whole = std::fs::read_to_string(&record).unwrap();
+        let half = &whole[..whole.len() / 2];
+        let other = whole.replace("null", "7");
+        for text in ["", "{", "[]", half, &other] {
+            std::fs::write(&record, text).unwrap();
+            assert!(shelf.find("a", NEVER).unwrap().is_none(), "{text}");
+        }
+        // One that is below itself.
+        let circle = whole.replace("\"below\":null", "\"below\":\"a\"");
+        std::fs::write(&record, circle).unwrap();
+        let damaged = shelf.find("a", NEVER).unwrap().unwrap().unwrap_err();
+        assert!(damaged.why.contains("no end"), "{damaged:?}");
+    }
+}

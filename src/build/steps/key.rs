@@ -330,3 +330,6 @@ fn texts(request: &BuildRequest<'_>, variant: &str) -> Texts {
     }
     texts
 }
+
+#[cfg(test)]
+mod tests;

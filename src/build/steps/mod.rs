@@ -153,7 +153,7 @@ impl Steps {
     }
 
     /// From the last state to the first.
-    fn look(&self, reporter: &Reporter<'_>) -> Result<()> {
+    pub(in crate::build) fn look(&self, reporter: &Reporter<'_>) -> Result<()> {
         let mut told = Vec::new();
         for key in self.keys.all.iter().rev() {
             let found = match self.shelf.find(key, &*self.stop)? {

@@ -105,11 +105,7 @@ pub(crate) struct SshArgs {
     pub(crate) run: Option<String>,
 
     /// A command for the guest, instead of a shell
-    #[arg(
-        value_name = "COMMAND",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
+    #[arg(value_name = "COMMAND", last = true)]
     pub(crate) command: Vec<String>,
 }
 
