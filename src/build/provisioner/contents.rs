@@ -10,7 +10,7 @@ use crate::build::late::RenderText;
 use crate::error::Result;
 use crate::store::read_file;
 use crate::template::model::{
-    Action, Direction, FileTransfer, Provisioner, Scripts, Shell, ShellLocal, Text,
+    Action, AnsibleLocal, Direction, FileTransfer, Provisioner, Scripts, Shell, ShellLocal, Text,
 };
 
 /// Longest script of which the bytes are looked at.
@@ -51,6 +51,22 @@ pub(crate) fn contents(
         Action::ShellLocal(local) => {
             of_local(local, texts, take)?;
             unless("it runs on the host")
+        }
+        Action::Ansible(ansible) => {
+            take("options", format!("{ansible:?}").as_bytes());
+            // A playbook reads what lies beside it.
+            for playbook in &ansible.playbooks {
+                let playbook = texts.render(playbook, &[])?;
+                let directory = Path::new(&playbook).parent();
+                let directory = directory.filter(|path| !path.as_os_str().is_empty());
+                let directory = directory.unwrap_or(Path::new(".")).display().to_string();
+                uploaded(&format!("{directory}/"), watch, take)?;
+            }
+            unless("its playbook may read any file of the host, and does what it does from there")
+        }
+        Action::AnsibleLocal(ansible) => {
+            of_ansible_local(ansible, texts, watch, take)?;
+            None
         }
         Action::Sleep(time) => {
             take("sleep", format!("{time:?}").as_bytes());
@@ -95,6 +111,42 @@ fn of_shell(shell: &Shell, texts: &dyn RenderText, take: &mut Take<'_>) -> Resul
     take("execute_command", command.as_bytes());
     of_environment(environment, texts, take)?;
     of_scripts(scripts, texts, take)
+}
+
+fn of_ansible_local(
+    ansible: &AnsibleLocal,
+    texts: &dyn RenderText,
+    watch: &Watch<'_>,
+    take: &mut Take<'_>,
+) -> Result<()> {
+    let plain = AnsibleLocal {
+        playbooks: Vec::new(),
+        playbook_dir: None,
+        extra_arguments: Vec::new(),
+        ..ansible.clone()
+    };
+    take("options", format!("{plain:?}").as_bytes());
+    for argument in &ansible.extra_arguments {
+        take("argument", texts.render(argument, &[])?.as_bytes());
+    }
+    let directories = [
+        &ansible.playbook_dir,
+        &ansible.group_vars,
+        &ansible.host_vars,
+        &ansible.inventory_file,
+        &ansible.galaxy_file,
+    ];
+    let sources = directories
+        .into_iter()
+        .flatten()
+        .chain(&ansible.playbooks)
+        .chain(&ansible.playbook_paths)
+        .chain(&ansible.role_paths)
+        .chain(&ansible.collection_paths);
+    for source in sources {
+        uploaded(&texts.render(source, &[])?, watch, take)?;
+    }
+    Ok(())
 }
 
 fn of_environment(

@@ -129,6 +129,12 @@ impl Connected<'_> {
         now.below = Some(key.to_owned());
         let Begun { making, hold, .. } = begun;
         now.holds.push(hold);
+        if record.memory.is_none() && !steps.wanted.from_disk {
+            // Nobody could go on from it; its disk is needed as long as the build is.
+            now.unfinished.push(key.to_owned());
+            now.off = true;
+            return making.remove();
+        }
         let sizes = record
             .disks
             .iter()
@@ -330,6 +336,10 @@ impl Steps {
         let mut now = self.now.borrow_mut();
         now.written = written;
         now.machine.accelerator = accelerator.to_owned();
+        if accelerator == "tcg" {
+            // It shows the guest a processor of its own.
+            now.machine.processor = None;
+        }
         now.since = Instant::now();
     }
 }

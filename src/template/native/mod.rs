@@ -58,12 +58,12 @@
 //! | `http` | `directory` or `content`, `ports` `address` |
 //! | `cd`, `floppy` | `files` `content` `label`; `floppy` also `directories` |
 //! | `ssh` | `username` `password` `private-key` `certificate` `agent` `forward-agent` `host` `port` `timeout` `attempts` `pty` `keep-alive` `transfer` `bastion` `pause-before-connecting` `clear-authorized-keys` `temporary-key` `temporary-key-bits` `ciphers` `key-exchanges`, `communicator = "none"` for a guest that is not entered |
-//! | `[[provision]]`, `cleanup` | one of `shell` `scripts` `upload` `content` `download` `local` `local-scripts` `sleep` `reboot` `breakpoint` `custom`, with its options; `only` `except` `override` `pause-before` `max-retries` `timeout` `cache` |
+//! | `[[provision]]`, `cleanup` | one of `shell` `scripts` `upload` `content` `download` `local` `local-scripts` `sleep` `reboot` `breakpoint` `ansible` `ansible-local` `custom`, with its options; `only` `except` `override` `pause-before` `max-retries` `timeout` `cache` |
 //! | `seal` | `steps`, or `disable` for names of the usual ones, or `enabled = false` |
 //! | `shutdown` | `command` `timeout` `disabled` |
 //! | `cache` | `steps` (true), `resume` (`"memory"`, or `"disk"` where that cannot be had), `after` (`"5s"`), `limit` (`"20G"`) |
 //! | `output` | `directory` `name` `compression` `level` `compact` `sparsify` |
-//! | `[[post]]` | one of `compress` `checksum` `manifest` `local` `local-scripts` `artifice` `custom`, with its options; `name` `keep-input` `only` `except`, and `then` for what takes its result |
+//! | `[[post]]` | one of `compress` `checksum` `manifest` `local` `local-scripts` `artifice` `vagrant` `custom`, with its options; `name` `keep-input` `only` `except`, and `then` for what takes its result |
 //!
 //! Several builds are tables `[build.NAME]`, each with the tables above; what stands at the top is for all of them, key
 //! by key. Strings hold actions of the template language of Packer's JSON. Values of other kinds may be strings, too,
@@ -71,6 +71,7 @@
 //!
 //! Packer's JSON is first made into the same tree, so this module reads both; it must not know Packer's keys.
 
+mod ansible;
 mod machine;
 mod paths;
 mod post;
