@@ -18,7 +18,7 @@ fn three(last: &str) -> String {
 #[test]
 fn only_what_is_changed_runs_again_and_the_guest_is_the_same_one() {
     let world = World::new();
-    let tells = "echo count $(cat /dev/shm/count | tr '\\\\n' ' '); echo alive $(pgrep -f 'sleep 12345' | wc -l); \
+    let tells = "echo count $(cat /dev/shm/count | tr '\\\\n' ' '); echo alive $(ps | grep -c '[s]leep 12345'); \
                  echo since $(cat /dev/shm/up); echo year $(date +%s)";
     world.template("web", "", &three(&counts("three", tells)));
     let first = world.build("web", &[]);
