@@ -5,6 +5,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::accounts::Account;
+use super::runs::{KEY, SEED};
 use crate::communicator::keys::{KeyPair, Kind};
 use crate::error::{Error, Result};
 use crate::seed::{self, MetaData, Part, SeedRequest};
@@ -40,35 +42,46 @@ pub struct Access {
     others: Vec<String>,
     /// The file with the private key, for programs of others.
     pub key_file: Option<PathBuf>,
+    /// The user that the seed makes, and that nobody else would have made.
+    pub created_user: Option<String>,
 }
 
 impl Access {
-    /// Makes what `build` needs and does not bring; files lie in `directory`.
+    /// Makes what `build` needs and does not bring; files lie in `directory`. `account` is who logs in, as the base has it.
     ///
     /// # Errors
     /// The host's own; a key of a kind that there is not.
-    pub fn prepare(build: &Build, directory: &Path) -> Result<Self> {
-        Self::of(build.communicator.as_ref(), build.seed.as_ref(), directory)
-    }
-
-    fn of(ssh: Option<&Ssh>, seed: Option<&Seed>, directory: &Path) -> Result<Self> {
-        Self::made(Self::default(), ssh, seed, directory)
+    pub(super) fn prepare(build: &Build, account: Account, directory: &Path) -> Result<Self> {
+        Self::made(
+            Self::default(),
+            build.communicator.as_ref(),
+            build.seed.as_ref(),
+            account,
+            directory,
+        )
     }
 
     /// For a guest that is entered by `ssh`, gets `seed`, and lets `keys` in as well; files lie in `directory`.
     ///
     /// # Errors
     /// As [`Access::prepare`].
-    pub fn with_keys(ssh: &Ssh, seed: &Seed, keys: &[String], directory: &Path) -> Result<Self> {
+    pub(super) fn with_keys(
+        ssh: &Ssh,
+        seed: &Seed,
+        keys: &[String],
+        account: Account,
+        directory: &Path,
+    ) -> Result<Self> {
         let mut access = Self::default();
         access.others = keys.to_vec();
-        Self::made(access, Some(ssh), Some(seed), directory)
+        Self::made(access, Some(ssh), Some(seed), account, directory)
     }
 
     fn made(
         mut access: Self,
         ssh: Option<&Ssh>,
         seed: Option<&Seed>,
+        account: Account,
         directory: &Path,
     ) -> Result<Self> {
         if let Some(ssh) = ssh.filter(|ssh| !has_proof(ssh)) {
@@ -77,7 +90,7 @@ impl Access {
                 None => Kind::parse("ed25519", None)?,
             };
             let key = KeyPair::generate(kind, KEY_COMMENT)?;
-            let file = directory.join("key");
+            let file = directory.join(KEY);
             key.write(&file)?;
             access.key_file = Some(file);
             access.key = Some(key);
@@ -86,8 +99,8 @@ impl Access {
                 "qimg-build",
             )?);
         }
-        if let Some(volume) = access.seed_volume(ssh, seed)? {
-            let file = directory.join("seed.img");
+        if let Some(volume) = access.seed_volume(ssh, seed, account)? {
+            let file = directory.join(SEED);
             write_file(&file, &volume.bytes)?;
             access.seed = Some(file);
             access.instance_id = volume.instance_id;
@@ -115,9 +128,15 @@ impl Access {
     ///
     /// # Errors
     /// It is not what it was; the host's own.
-    pub fn restore(kept: &Path, instance_id: Option<String>, directory: &Path) -> Result<Self> {
+    pub(super) fn restore(
+        kept: &Path,
+        instance_id: Option<String>,
+        created_user: Option<String>,
+        directory: &Path,
+    ) -> Result<Self> {
         let mut access = Self::default();
         access.instance_id = instance_id;
+        access.created_user = created_user;
         let key = |name: &str| -> Result<Option<KeyPair>> {
             let path = kept.join(name);
             if look(&path)?.is_none() {
@@ -131,14 +150,14 @@ impl Access {
         };
         access.host_key = key(KEPT_HOST_KEY)?;
         if let Some(key) = key(KEPT_KEY)? {
-            let file = directory.join("key");
+            let file = directory.join(KEY);
             key.write(&file)?;
             access.key_file = Some(file);
             access.key = Some(key);
         }
         let seed = kept.join(KEPT_SEED);
         if look(&seed)?.is_some() {
-            let file = directory.join("seed.img");
+            let file = directory.join(SEED);
             write_file(&file, &read_file(&seed, LARGEST_SEED)?)?;
             access.seed = Some(file);
         }
@@ -146,7 +165,12 @@ impl Access {
     }
 
     /// The bytes of the seed, where there is something to be said.
-    fn seed_volume(&self, ssh: Option<&Ssh>, given: Option<&Seed>) -> Result<Option<seed::Seed>> {
+    fn seed_volume(
+        &mut self,
+        ssh: Option<&Ssh>,
+        given: Option<&Seed>,
+        account: Account,
+    ) -> Result<Option<seed::Seed>> {
         // What a template boots without a key may be an installer: a volume too many does no harm there, either.
         let given = match given {
             Some(seed) => seed.clone(),
@@ -161,9 +185,16 @@ impl Access {
             });
         }
         if let (Some(key), Some(host_key), Some(ssh)) = (&self.key, &self.host_key, ssh) {
+            // Whom the template's own part speaks of is the template's.
+            if account == Account::Missing
+                && !user_data.iter().any(|part| names(part, &ssh.username))
+            {
+                self.created_user = Some(ssh.username.clone());
+            }
             user_data.push(Part {
                 name: "qimg".to_owned(),
-                bytes: cloud_config(&ssh.username, key, &self.others, host_key)?.into_bytes(),
+                bytes: cloud_config(&ssh.username, account, key, &self.others, host_key)?
+                    .into_bytes(),
             });
         }
         let request = SeedRequest {
@@ -194,9 +225,20 @@ fn has_proof(ssh: &Ssh) -> bool {
     ssh.private_key.is_some() || ssh.password.is_some() || ssh.agent
 }
 
+/// Whether the text holds `user` as a word. What is packed or encoded counts as if it did.
+fn names(part: &Part, user: &str) -> bool {
+    match std::str::from_utf8(&part.bytes) {
+        Ok(text) => text
+            .split(|c: char| !(c.is_alphanumeric() || "_-.".contains(c)))
+            .any(|word| word == user),
+        Err(_) => true,
+    }
+}
+
 /// A part of user-data that adds to all others, whatever they say: the user, its key, and the host key.
 fn cloud_config(
     user: &str,
+    account: Account,
     key: &KeyPair,
     others: &[String],
     host_key: &KeyPair,
@@ -223,8 +265,18 @@ fn cloud_config(
          - name: {}\n",
         quoted(user)
     );
-    if user != "root" {
-        text.push_str("  sudo: 'ALL=(ALL) NOPASSWD:ALL'\n  shell: /bin/sh\n  lock_passwd: true\n");
+    match account {
+        // As it is: cloud-init would lock a password that is not mentioned.
+        Account::There { locked } => {
+            let _ = writeln!(text, "  lock_passwd: {locked}");
+        }
+        _ if user == "root" => {}
+        // Its shell and all else are the distribution's.
+        Account::Default => {
+            text.push_str("  sudo: 'ALL=(ALL) NOPASSWD:ALL'\n  lock_passwd: true\n");
+        }
+        _ => text
+            .push_str("  sudo: 'ALL=(ALL) NOPASSWD:ALL'\n  shell: /bin/sh\n  lock_passwd: true\n"),
     }
     let _ = writeln!(text, "  ssh_authorized_keys: [{line}]");
     text.push_str("ssh_keys:\n  ed25519_private: |\n");

@@ -10,6 +10,8 @@
 //! and no half a file is left.
 
 mod access;
+mod accounts;
+mod alongside;
 pub mod artifact;
 mod chain;
 mod disk;
@@ -27,6 +29,7 @@ mod prepared;
 pub mod provisioner;
 pub mod register;
 mod request;
+mod runs;
 pub mod seal;
 pub mod secrets;
 pub mod steps;

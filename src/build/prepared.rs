@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::access::Access;
+use super::accounts::{self, Account};
 use super::disk::{self, Origin};
 use super::event::{Reporter, Unit};
 use super::late::RenderText;
 use super::output::OutputDirectory;
 use super::register::{Purpose, Registered, Run};
 use super::request::{BuildRequest, OnError};
+use super::runs::RunDirectory;
 use super::steps::{Made, Steps};
 use super::texts::Texts;
 use crate::error::{Error, Result};
@@ -19,7 +21,6 @@ use crate::fetch::{self, Hashing, Signature, Step};
 use crate::machine::accelerator::{self, Choice};
 use crate::machine::command_line::{Boot, Drive, Forward, Spec, wishes};
 use crate::machine::{Accelerator, CommandLine, command_line, firmware, launcher};
-use crate::store::make_directory;
 use crate::template::model::{Dialect, Firmware};
 
 /// States that are tried before a build begins at its beginning.
@@ -51,11 +52,13 @@ pub(super) struct Prepared<'a> {
     cds: Vec<PathBuf>,
     pub(super) boot: Option<Boot>,
     pub(super) copies: BTreeMap<PathBuf, PathBuf>,
+    account: Account,
     /// States that were tried and of no use.
     tries: usize,
     port: u16,
     // Last: all files lie in it.
     pub(super) output: OutputDirectory,
+    _run: RunDirectory,
     // The base stays in the cache for as long as it is needed.
     _base: Option<fetch::Fetched>,
 }
@@ -100,8 +103,8 @@ impl<'a> Prepared<'a> {
             ),
         )?;
         let output = OutputDirectory::claim(&directory, request.options.force, wish.names_main)?;
-        let run_directory = host.runs.join(&host.run).join(&build.name);
-        make_directory(&run_directory)?;
+        let run = RunDirectory::make(&host.runs, &host.run, &build.name, &*request.stop)?;
+        let run_directory = run.path().to_owned();
 
         let base = fetched_base(request, reporter)?;
         let origin = build.base.is_disk.then(|| Origin {
@@ -113,6 +116,10 @@ impl<'a> Prepared<'a> {
             Vec::new()
         } else {
             vec![base.path.clone()]
+        };
+        let account = match (&origin, &build.communicator) {
+            (Some(origin), Some(ssh)) => accounts::look_for(&ssh.username, origin),
+            _ => Account::Unknown,
         };
         let mut copies = BTreeMap::new();
         for path in wish.firmware {
@@ -178,9 +185,11 @@ impl<'a> Prepared<'a> {
             cds,
             boot,
             copies,
+            account,
             tries: 0,
             port,
             output,
+            _run: run,
             _base: Some(base),
         };
         if matches!(
@@ -195,7 +204,7 @@ impl<'a> Prepared<'a> {
             this.begin_anew(&error)?;
         }
         if !this.goes_on() {
-            this.access = Access::prepare(build, &this.run_directory)?;
+            this.access = Access::prepare(build, account, &this.run_directory)?;
             this.make_disks()?;
         }
         Ok(this)
@@ -283,7 +292,7 @@ impl<'a> Prepared<'a> {
                 Err(error) => self.begin_anew(&error),
             };
         }
-        self.access = Access::prepare(request.build, &self.run_directory)?;
+        self.access = Access::prepare(request.build, self.account, &self.run_directory)?;
         self.make_disks()
     }
 

@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::access::Access;
+use super::accounts;
 use super::disk::{self, Origin};
 use super::failure::of_death;
 use super::guest::while_watched;
 use super::prepared::path_of;
 use super::register::{Entrance, Purpose, Registered, Run};
 use super::request::Surroundings;
+use super::runs::{LOCK, RunDirectory};
 use crate::communicator::ssh::{Limits, Options, Ssh};
 use crate::communicator::{Communicator as _, Stop};
 use crate::error::{Error, ErrorKind, Result};
@@ -146,11 +148,12 @@ pub fn visit(visit: &Visit<'_>, tell: &mut (dyn FnMut(Told) + Send)) -> Result<(
         }
     };
     let ssh = ssh_of(visit.user);
+    let account = accounts::look_for(visit.user, &origin);
     let seed = Seed {
         user_data: visit.user_data.clone(),
         ..Seed::default()
     };
-    let access = Access::with_keys(&ssh, &seed, &visit.keys, &place.path)?;
+    let access = Access::with_keys(&ssh, &seed, &visit.keys, account, &place.path)?;
     let boot = boot_of(visit, &place.path)?;
     let line = command_line(&Spec {
         name: "qimg-run",
@@ -231,6 +234,16 @@ pub fn revisit(
     };
     let left = run.left.as_ref().ok_or_else(gone)?;
     let entrance = run.entrance.as_ref().ok_or_else(gone)?;
+    // Nobody sweeps it meanwhile.
+    let _hold = match run.directory.parent() {
+        Some(whole) => Some(Hold::wait(
+            whole.join(LOCK),
+            Share::Shared,
+            &**stop,
+            &mut |_| {},
+        )?),
+        None => None,
+    };
     let registered = Registered::enter(run.clone())?;
     let directory = run.directory.join("again");
     make_private_directory(&directory)?;
@@ -268,19 +281,15 @@ pub fn revisit(
 /// The directory of a visit. What was made in it goes with it; the console's log stays.
 struct Place {
     path: PathBuf,
-    lock: Option<Hold>,
+    _run: RunDirectory,
 }
 
 impl Place {
     fn make(host: &Surroundings, name: &str, stop: &Stop) -> Result<Self> {
-        let run = host.runs.join(&host.run);
-        make_private_directory(&run)?;
-        let lock = Hold::wait(run.join("lock"), Share::Shared, stop, &mut |_| {})?;
-        let path = run.join(name);
-        make_private_directory(&path)?;
+        let run = RunDirectory::make(&host.runs, &host.run, name, stop)?;
         Ok(Self {
-            path,
-            lock: Some(lock),
+            path: run.path().to_owned(),
+            _run: run,
         })
     }
 }
@@ -290,10 +299,6 @@ impl Drop for Place {
         // There is nobody to tell.
         for name in ["disk.qcow2", "efivars.fd", "known_hosts"] {
             let _ = remove_file(self.path.join(name));
-        }
-        drop(self.lock.take());
-        if let Some(run) = self.path.parent() {
-            let _ = remove_file(run.join("lock"));
         }
     }
 }

@@ -296,13 +296,6 @@ impl Qmp {
         self.shared.lock().ended.clone()
     }
 
-    /// Waits until all is read that a QEMU that has ended said.
-    pub(super) fn drain(&self, timeout: Duration) {
-        let state = self.shared.lock();
-        let open = |state: &mut State| state.ended.is_none();
-        let _ = self.shared.changed.wait_timeout_while(state, timeout, open);
-    }
-
     fn send(&self, id: u64, command: &str, arguments: &Value) -> Result<()> {
         let mut message = json!({ "execute": command, "id": id });
         if !arguments.is_null() {

@@ -266,6 +266,7 @@ impl Connected<'_> {
             }),
             no_memory,
             instance_id: prepared.access.instance_id.clone(),
+            created_user: prepared.access.created_user.clone(),
         };
         Ok((record, held.stood))
     }

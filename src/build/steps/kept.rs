@@ -205,6 +205,7 @@ mod tests {
             memory: None,
             no_memory: None,
             instance_id: None,
+            created_user: None,
         };
         write_record(&begun.directory.join("record.json"), &record).unwrap();
         begun.making.remove().unwrap();

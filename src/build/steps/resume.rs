@@ -65,7 +65,8 @@ impl Steps {
             return Ok(None);
         };
         let id = found.record.instance_id.clone();
-        Access::restore(&found.directory, id, directory).map(Some)
+        let user = found.record.created_user.clone();
+        Access::restore(&found.directory, id, user, directory).map(Some)
     }
 
     /// Puts back the small files that the machine writes.

@@ -52,6 +52,8 @@ pub(super) struct Record {
     /// Why there is no memory.
     pub no_memory: Option<String>,
     pub instance_id: Option<String>,
+    /// The user that the seed has made.
+    pub created_user: Option<String>,
 }
 
 /// A disk of a state.
