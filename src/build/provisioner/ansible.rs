@@ -246,12 +246,9 @@ impl Work<'_> {
             Ok(Ended::Code(0)) => Ok(()),
             Ok(Ended::Code(code)) => Err(failed(format!("ended with exit code {code}"))),
             Ok(Ended::Signal(signal)) => Err(failed(format!("was ended by signal {signal}"))),
-            Err(error)
-                if ![ErrorKind::Cancelled, ErrorKind::TimedOut].contains(&error.kind()) =>
-            {
-                Err(error.with_remedy(
-                    "install Ansible on this host, or name its program with command",
-                ))
+            Err(error) if ![ErrorKind::Cancelled, ErrorKind::TimedOut].contains(&error.kind()) => {
+                Err(error
+                    .with_remedy("install Ansible on this host, or name its program with command"))
             }
             Err(error) => Err(error),
         }
