@@ -136,8 +136,8 @@ pub(crate) struct PsArgs {
 
 const PS_HELP: &str = "\
 Examples:
-  qimg ps
-  qimg ps --all --json
+  qimg ps --all                                 also what failed builds left
+  qimg ps --json
 
 Exit codes:
   0    done
@@ -158,7 +158,7 @@ pub(crate) struct KillArgs {
 
 const KILL_HELP: &str = "\
 Examples:
-  qimg kill
+  qimg kill                                     the only machine there is
   qimg kill 1764320400-4711
 
 The process is ended that holds the machine's lock; a number alone is not believed.
