@@ -160,7 +160,7 @@ impl<'a> Prepared<'a> {
                 run: format!("{}/{}", host.run, build.name),
                 purpose: Purpose::Build,
                 of: request.template.path.clone(),
-                process: std::process::id(),
+                process: 0,
                 born: None,
                 started: host.time,
                 qemu: None,

@@ -123,7 +123,7 @@ impl Registered {
     /// The host's own; another process has it.
     pub(super) fn enter(mut run: Run) -> Result<Self> {
         let hold = take(&run)?;
-        run.process = std::process::id();
+        run.process = own_number();
         run.born = born(run.process);
         write_record(&run.directory.join(RECORD), &run)?;
         Ok(Self {
@@ -318,6 +318,14 @@ fn send(run: &Run, signal: Signal) -> Result<Option<()>> {
 
 fn pid_of(run: &Run) -> Option<Pid> {
     i32::try_from(run.process).ok().and_then(Pid::from_raw)
+}
+
+/// The number of this process.
+fn own_number() -> u32 {
+    rustix::process::getpid()
+        .as_raw_nonzero()
+        .get()
+        .unsigned_abs()
 }
 
 /// When the kernel started a process: two processes of one number have different ones.

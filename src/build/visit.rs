@@ -185,7 +185,7 @@ pub fn visit(visit: &Visit<'_>, tell: &mut (dyn FnMut(Told) + Send)) -> Result<(
         run: format!("{}/machine", host.run),
         purpose: Purpose::Visit,
         of: visit.image.to_owned(),
-        process: std::process::id(),
+        process: 0,
         born: None,
         started: host.time,
         qemu: None,
