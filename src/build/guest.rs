@@ -356,7 +356,7 @@ fn wait_for_ssh(
         timeout: Some(template.timeout.unwrap_or(TIMEOUT * patience)),
         attempts: template.attempts,
     };
-    let limits = match prepared.steps.as_ref().is_some_and(Steps::from_memory) {
+    let limits = match prepared.steps.as_ref().is_some_and(Steps::keeps_memory) {
         // It need not boot; if it does not answer, there is another way.
         true => Limits {
             timeout: Some(limits.timeout.unwrap_or(GOING_ON).min(GOING_ON) * patience),
@@ -418,7 +418,12 @@ impl Connected<'_> {
     /// It is not done in time, or it had errors.
     pub(super) fn wait_for_cloud_init(&self) -> Result<()> {
         let (request, reporter) = (self.prepared.request, self.prepared.reporter);
-        if self.prepared.steps.as_ref().is_some_and(Steps::from_memory) {
+        if self
+            .prepared
+            .steps
+            .as_ref()
+            .is_some_and(Steps::keeps_memory)
+        {
             // It was done before.
             let chance = format!("{}{}", request.surroundings.run_uuid, (request.numbers)());
             return match &self.ssh {

@@ -202,7 +202,7 @@ impl Work<'_> {
                 ));
             }
             None => {
-                options.push_str(" -o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no")
+                options.push_str(" -o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no");
             }
         }
         if self.connection.private_key.is_some() {

@@ -34,7 +34,7 @@ impl Steps {
     }
 
     /// The guest goes on as it was, without a boot.
-    pub(in crate::build) fn from_memory(&self) -> bool {
+    pub(in crate::build) fn keeps_memory(&self) -> bool {
         let now = self.now.borrow();
         now.found.as_ref().is_some_and(|found| found.from_memory)
     }
