@@ -72,7 +72,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("sha1", &["digest"]),
     ("sha2", &["digest", "seed"]),
     // A module of seed has that name, too.
-    ("tar", &["build", "seed"]),
+    ("tar", &["build", "fetch", "seed"]),
     ("tokio", &["communicator"]),
     ("ureq", &["fetch"]),
     ("uuid", &["disk", "fs", "partition"]),

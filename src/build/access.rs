@@ -8,13 +8,24 @@ use std::path::{Path, PathBuf};
 use super::accounts::Account;
 use super::runs::{KEY, SEED};
 use crate::communicator::keys::{KeyPair, Kind};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::seed::{self, MetaData, Part, SeedRequest};
-use crate::store::{remove_file, write_file};
+use crate::store::{look, read_file, remove_file, write_file, write_secret};
 use crate::template::model::{Build, Seed, Ssh};
 
 /// The comment of a key that qimg brings: sealing finds it by that.
 pub const KEY_COMMENT: &str = "qimg-build-key";
+
+/// Names of what is kept with a state of the machine.
+const KEPT_KEY: &str = "key";
+const KEPT_HOST_KEY: &str = "host-key";
+const KEPT_SEED: &str = "seed.img";
+
+/// Longest key, in bytes.
+const LARGEST_KEY: u64 = 64 << 10;
+
+/// Largest seed, in bytes.
+const LARGEST_SEED: u64 = 1 << 30;
 
 /// What qimg brings.
 #[derive(Debug, Default)]
@@ -27,6 +38,8 @@ pub struct Access {
     pub seed: Option<PathBuf>,
     /// Id of the instance that the seed makes of the guest.
     pub instance_id: Option<String>,
+    /// Public lines of keys that let in besides it.
+    others: Vec<String>,
     /// The file with the private key, for programs of others.
     pub key_file: Option<PathBuf>,
     /// The user that the seed makes, and that nobody else would have made.
@@ -39,8 +52,39 @@ impl Access {
     /// # Errors
     /// The host's own; a key of a kind that there is not.
     pub(super) fn prepare(build: &Build, account: Account, directory: &Path) -> Result<Self> {
+        Self::made(
+            Self::default(),
+            build.communicator.as_ref(),
+            build.seed.as_ref(),
+            account,
+            directory,
+        )
+    }
+
+    /// For a guest that is entered by `ssh`, gets `seed`, and lets `keys` in as well; files lie in `directory`.
+    ///
+    /// # Errors
+    /// As [`Access::prepare`].
+    pub(super) fn with_keys(
+        ssh: &Ssh,
+        seed: &Seed,
+        keys: &[String],
+        account: Account,
+        directory: &Path,
+    ) -> Result<Self> {
         let mut access = Self::default();
-        if let Some(ssh) = build.communicator.as_ref().filter(|ssh| !has_proof(ssh)) {
+        access.others = keys.to_vec();
+        Self::made(access, Some(ssh), Some(seed), account, directory)
+    }
+
+    fn made(
+        mut access: Self,
+        ssh: Option<&Ssh>,
+        seed: Option<&Seed>,
+        account: Account,
+        directory: &Path,
+    ) -> Result<Self> {
+        if let Some(ssh) = ssh.filter(|ssh| !has_proof(ssh)) {
             let kind = match &ssh.temporary_key {
                 Some((kind, bits)) => Kind::parse(kind, *bits)?,
                 None => Kind::parse("ed25519", None)?,
@@ -55,7 +99,7 @@ impl Access {
                 "qimg-build",
             )?);
         }
-        if let Some(volume) = access.seed_volume(build, account)? {
+        if let Some(volume) = access.seed_volume(ssh, seed, account)? {
             let file = directory.join(SEED);
             write_file(&file, &volume.bytes)?;
             access.seed = Some(file);
@@ -64,10 +108,71 @@ impl Access {
         Ok(access)
     }
 
+    /// Writes down in `directory` what is needed to bring it back.
+    ///
+    /// # Errors
+    /// The host's own.
+    pub fn keep(&self, directory: &Path) -> Result<()> {
+        for (name, key) in [(KEPT_KEY, &self.key), (KEPT_HOST_KEY, &self.host_key)] {
+            if let Some(key) = key {
+                key.write(directory.join(name))?;
+            }
+        }
+        match &self.seed {
+            Some(seed) => write_secret(directory.join(KEPT_SEED), &read_file(seed, LARGEST_SEED)?),
+            None => Ok(()),
+        }
+    }
+
+    /// What was kept in `kept`; files lie in `directory`.
+    ///
+    /// # Errors
+    /// It is not what it was; the host's own.
+    pub(super) fn restore(
+        kept: &Path,
+        instance_id: Option<String>,
+        created_user: Option<String>,
+        directory: &Path,
+    ) -> Result<Self> {
+        let mut access = Self::default();
+        access.instance_id = instance_id;
+        access.created_user = created_user;
+        let key = |name: &str| -> Result<Option<KeyPair>> {
+            let path = kept.join(name);
+            if look(&path)?.is_none() {
+                return Ok(None);
+            }
+            let text = String::from_utf8(read_file(&path, LARGEST_KEY)?)
+                .map_err(|_| Error::usage("is no private key").at_path(&path))?;
+            KeyPair::from_private_text(&text)
+                .map(Some)
+                .map_err(|error| error.at_path(&path))
+        };
+        access.host_key = key(KEPT_HOST_KEY)?;
+        if let Some(key) = key(KEPT_KEY)? {
+            let file = directory.join(KEY);
+            key.write(&file)?;
+            access.key_file = Some(file);
+            access.key = Some(key);
+        }
+        let seed = kept.join(KEPT_SEED);
+        if look(&seed)?.is_some() {
+            let file = directory.join(SEED);
+            write_file(&file, &read_file(&seed, LARGEST_SEED)?)?;
+            access.seed = Some(file);
+        }
+        Ok(access)
+    }
+
     /// The bytes of the seed, where there is something to be said.
-    fn seed_volume(&mut self, build: &Build, account: Account) -> Result<Option<seed::Seed>> {
+    fn seed_volume(
+        &mut self,
+        ssh: Option<&Ssh>,
+        given: Option<&Seed>,
+        account: Account,
+    ) -> Result<Option<seed::Seed>> {
         // What a template boots without a key may be an installer: a volume too many does no harm there, either.
-        let given = match &build.seed {
+        let given = match given {
             Some(seed) => seed.clone(),
             None if self.key.is_some() => Seed::default(),
             None => return Ok(None),
@@ -79,9 +184,7 @@ impl Access {
                 bytes,
             });
         }
-        if let (Some(key), Some(host_key), Some(ssh)) =
-            (&self.key, &self.host_key, &build.communicator)
-        {
+        if let (Some(key), Some(host_key), Some(ssh)) = (&self.key, &self.host_key, ssh) {
             // Whom the template's own part speaks of is the template's.
             if account == Account::Missing
                 && !user_data.iter().any(|part| names(part, &ssh.username))
@@ -90,7 +193,8 @@ impl Access {
             }
             user_data.push(Part {
                 name: "qimg".to_owned(),
-                bytes: cloud_config(&ssh.username, account, key, host_key)?.into_bytes(),
+                bytes: cloud_config(&ssh.username, account, key, &self.others, host_key)?
+                    .into_bytes(),
             });
         }
         let request = SeedRequest {
@@ -132,14 +236,24 @@ fn names(part: &Part, user: &str) -> bool {
 }
 
 /// A part of user-data that adds to all others, whatever they say: the user, its key, and the host key.
-fn cloud_config(user: &str, account: Account, key: &KeyPair, host_key: &KeyPair) -> Result<String> {
+fn cloud_config(
+    user: &str,
+    account: Account,
+    key: &KeyPair,
+    others: &[String],
+    host_key: &KeyPair,
+) -> Result<String> {
     let mut text = String::from(
         "#cloud-config\n\
          merge_how:\n\
          - {name: list, settings: [append]}\n\
          - {name: dict, settings: [no_replace, recurse_list]}\n",
     );
-    let line = quoted(&key.public_line());
+    let lines: Vec<String> = std::iter::once(key.public_line())
+        .chain(others.iter().cloned())
+        .map(|line| quoted(&line))
+        .collect();
+    let line = lines.join(", ");
     let _ = writeln!(text, "ssh_authorized_keys: [{line}]");
     if user == "root" {
         text.push_str("disable_root: false\n");

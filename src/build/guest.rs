@@ -8,16 +8,22 @@ use super::alongside::alongside;
 use super::failure::{of_death, of_wait, tell_evidence, tell_wait};
 use super::prepared::{Prepared, is_native};
 use super::provisioner::{Connection, Facts, cloud_init};
+use super::register::Entrance;
+use super::steps::{Steps, into_the_present};
+use super::visit::known_hosts;
 use crate::communicator::ssh::{Limits, Notice, Options, Ssh};
 use crate::communicator::{Stop, wait};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::running::Death;
 use crate::machine::{Accelerator, Running, Start};
+use crate::store::remove_file;
 
 /// For the guest to answer, where the template does not say.
 const TIMEOUT: Duration = Duration::from_secs(300);
 /// For a machine to end after its guest's last word.
 const LAST_WORDS: Duration = Duration::from_secs(3);
+/// For a guest that goes on as it was to answer.
+const GOING_ON: Duration = Duration::from_secs(30);
 /// How much longer things take where the guest is emulated.
 const PATIENCE: u32 = 4;
 
@@ -31,6 +37,7 @@ pub(super) struct Connected<'a> {
     lost: Arc<AtomicBool>,
     notices: Arc<Mutex<Vec<String>>>,
     pub(super) patience: u32,
+    accelerator: Accelerator,
     pub(super) prepared: Prepared<'a>,
 }
 
@@ -45,7 +52,14 @@ impl<'a> Connected<'a> {
         let may_change = asked.and_then(Accelerator::named).is_none();
         let mut accelerator = prepared.choice.accelerator.clone();
         loop {
+            if let Some(steps) = &prepared.steps {
+                steps.begin(prepared.disks(), &accelerator.to_string());
+                steps.tell(reporter);
+            }
             match try_once(&prepared, &accelerator) {
+                Err(lost) if prepared.goes_on() && !(request.stop)() => {
+                    prepared.begin_anew(&lost.error)?;
+                }
                 Err(Lost {
                     death: Some(Death::KvmInternalError),
                     ..
@@ -56,7 +70,10 @@ impl<'a> Connected<'a> {
                     accelerator = Accelerator::Tcg;
                     prepared.make_disks()?;
                 }
-                Err(lost) => return Err(lost.error),
+                Err(lost) => {
+                    prepared.leave(&lost.error, &accelerator);
+                    return Err(lost.error);
+                }
                 Ok(answer) => {
                     return Ok(Self {
                         ssh: answer.ssh,
@@ -65,11 +82,30 @@ impl<'a> Connected<'a> {
                         lost: answer.lost,
                         notices: answer.notices,
                         patience: answer.patience,
+                        accelerator,
                         prepared,
                     });
                 }
             }
         }
+    }
+
+    /// Does `work`; if it fails, the machine is ended, and kept where that is wanted.
+    pub(super) fn or_left(mut self, work: impl FnOnce(&Self) -> Result<()>) -> Result<Self> {
+        match work(&self) {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                self.leave(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends the machine of a build that failed with `error`, and keeps it where that is wanted.
+    pub(super) fn leave(&mut self, error: &Error) {
+        self.running.screenshot();
+        self.running.kill();
+        self.prepared.leave(error, &self.accelerator);
     }
 
     /// Runs `work` while the machine is watched: when it is lost, what talks to the guest ends, and the error says why.
@@ -95,7 +131,11 @@ impl<'a> Connected<'a> {
 }
 
 /// Runs `work`; raises `lost` as soon as the machine is.
-fn while_watched<T>(running: &Running, lost: &AtomicBool, work: impl FnOnce() -> T) -> T {
+pub(super) fn while_watched<T>(
+    running: &Running,
+    lost: &AtomicBool,
+    work: impl FnOnce() -> T,
+) -> T {
     let look = || {
         let dead = running.death().is_some();
         if dead {
@@ -150,7 +190,11 @@ fn try_once(prepared: &Prepared<'_>, accelerator: &Accelerator) -> Result<Answer
     }
     reporter.step("Starting the machine");
     let vnc = build.machine.vnc.as_ref();
-    let running = Running::start(
+    let memory = match &prepared.steps {
+        Some(steps) => steps.memory(&prepared.run_directory)?,
+        None => None,
+    };
+    let running = Running::start_from(
         &Start {
             launcher: &request.surroundings.launcher,
             qemu: &prepared.qemu,
@@ -158,8 +202,13 @@ fn try_once(prepared: &Prepared<'_>, accelerator: &Accelerator) -> Result<Answer
             run_directory: &prepared.run_directory,
             vnc_password: vnc.and_then(|vnc| vnc.password.as_deref()),
         },
+        memory.as_deref(),
         &*request.stop,
-    )?;
+    );
+    if let Some(memory) = &memory {
+        remove_file(memory)?;
+    }
+    let running = running?;
     let lost = Arc::new(AtomicBool::new(false));
     let notices = Arc::new(Mutex::new(Vec::new()));
     let mut facts = Facts {
@@ -202,6 +251,7 @@ fn try_once(prepared: &Prepared<'_>, accelerator: &Accelerator) -> Result<Answer
             .map(|key| key.public_line()),
     );
     tell_build(prepared, &host, port);
+    register(prepared, &running, &host, port)?;
     let (stop, raised) = (Arc::clone(&request.stop), Arc::clone(&lost));
     let stop: Arc<Stop> = Arc::new(move || stop() || raised.load(Ordering::Relaxed));
     let heard = Arc::clone(&notices);
@@ -239,6 +289,37 @@ fn try_once(prepared: &Prepared<'_>, accelerator: &Accelerator) -> Result<Answer
         notices,
         patience,
     })
+}
+
+/// Enters how the guest is reached into the register.
+fn register(prepared: &Prepared<'_>, running: &Running, host: &str, port: u16) -> Result<()> {
+    let (access, build) = (&prepared.access, prepared.request.build);
+    let known_hosts = match &access.host_key {
+        Some(key) => Some(known_hosts(
+            &prepared.run_directory,
+            host,
+            port,
+            &key.public_line(),
+        )?),
+        None => None,
+    };
+    let ssh = build.communicator.as_ref();
+    let entrance = Entrance {
+        host: host.to_owned(),
+        port,
+        user: ssh.map_or_else(String::new, |ssh| ssh.username.clone()),
+        key: access
+            .key_file
+            .clone()
+            .or_else(|| ssh.and_then(|ssh| ssh.private_key.clone())),
+        known_hosts,
+    };
+    let qemu = running.id();
+    prepared.registered.change(|run| {
+        run.qemu = Some(qemu);
+        run.entrance = Some(entrance);
+    });
+    Ok(())
 }
 
 /// What ``{{ build `NAME` }}`` stands for from now on.
@@ -283,6 +364,14 @@ fn wait_for_ssh(
     let limits = Limits {
         timeout: Some(template.timeout.unwrap_or(TIMEOUT * patience)),
         attempts: template.attempts,
+    };
+    let limits = match prepared.steps.as_ref().is_some_and(Steps::keeps_memory) {
+        // It need not boot; if it does not answer, there is another way.
+        true => Limits {
+            timeout: Some(limits.timeout.unwrap_or(GOING_ON).min(GOING_ON) * patience),
+            ..limits
+        },
+        false => limits,
     };
     reporter.step(&match limits.timeout {
         Some(timeout) => format!("Waiting for SSH, for {} s at most", timeout.as_secs()),
@@ -338,6 +427,19 @@ impl Connected<'_> {
     /// It is not done in time, or it had errors.
     pub(super) fn wait_for_cloud_init(&self) -> Result<()> {
         let (request, reporter) = (self.prepared.request, self.prepared.reporter);
+        if self
+            .prepared
+            .steps
+            .as_ref()
+            .is_some_and(Steps::keeps_memory)
+        {
+            // It was done before.
+            let chance = format!("{}{}", request.surroundings.run_uuid, (request.numbers)());
+            return match &self.ssh {
+                Some(ssh) => into_the_present(ssh, &chance, reporter),
+                None => Ok(()),
+            };
+        }
         let (Some(ssh), Some(template)) = (&self.ssh, &request.build.communicator) else {
             return Ok(());
         };

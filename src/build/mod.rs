@@ -20,17 +20,21 @@ mod failure;
 mod guest;
 mod image;
 pub mod late;
+mod leave;
 pub mod local;
 pub mod output;
 mod plan;
 pub mod post_processor;
 mod prepared;
 pub mod provisioner;
+pub mod register;
 mod request;
 mod runs;
 pub mod seal;
 pub mod secrets;
+pub mod steps;
 mod texts;
+pub mod visit;
 mod work;
 
 use std::sync::Arc;
@@ -101,11 +105,11 @@ fn run(request: &BuildRequest<'_>, reporter: &Reporter<'_>) -> Result<Report, Fa
     })?;
     let connected = stages.run("boot", At::Guest, || Connected::boot(prepared))?;
     let connected = stages.run("cloud-init", At::Guest, || {
-        connected.wait_for_cloud_init().map(|()| connected)
+        connected.or_left(Connected::wait_for_cloud_init)
     })?;
     let facts = connected.facts.clone();
     let connected = stages.run("provision", At::Provision, || {
-        connected.provision().map(|()| connected)
+        connected.or_left(Connected::provision)
     })?;
     let stopped = stages.run("shut down", At::Provision, || connected.shut_down())?;
     let built = stages.run("image", At::Host, || image::make(stopped))?;

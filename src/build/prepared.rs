@@ -11,7 +11,9 @@ use super::disk::{self, Origin};
 use super::event::{Reporter, Unit};
 use super::late::RenderText;
 use super::output::OutputDirectory;
+use super::register::{Purpose, Registered, Run};
 use super::request::{BuildRequest, OnError};
+use super::steps::{Made, Steps};
 use super::texts::Texts;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Hashing, Signature, Step};
@@ -19,6 +21,9 @@ use crate::machine::accelerator::{self, Choice};
 use crate::machine::command_line::{Boot, Drive, Forward, Spec, wishes};
 use crate::machine::{Accelerator, CommandLine, command_line, firmware, launcher};
 use crate::template::model::{Dialect, Firmware};
+
+/// States that are tried before a build begins at its beginning.
+const MOST_TRIES: usize = 3;
 
 /// Values of `qemuargs`, filled in.
 pub(super) type QemuArgs = Vec<(String, Vec<String>)>;
@@ -30,6 +35,9 @@ pub(super) struct Prepared<'a> {
     pub(super) reporter: &'a Reporter<'a>,
     pub(super) texts: &'a Texts,
     pub(super) access: Access,
+    pub(super) registered: Registered,
+    /// States of the machine, where they are kept.
+    pub(super) steps: Option<Steps>,
     pub(super) origin: Option<Origin>,
     pub(super) choice: Choice,
     pub(super) qemu: PathBuf,
@@ -37,10 +45,15 @@ pub(super) struct Prepared<'a> {
     /// The machine's main disk.
     pub(super) disk: PathBuf,
     pub(super) additional: Vec<Drive>,
+    /// Virtual sizes of all disks in bytes, the main one's first.
+    pub(super) sizes: Vec<u64>,
     pub(super) qemu_args: QemuArgs,
     cds: Vec<PathBuf>,
-    boot: Option<Boot>,
-    copies: BTreeMap<PathBuf, PathBuf>,
+    pub(super) boot: Option<Boot>,
+    pub(super) copies: BTreeMap<PathBuf, PathBuf>,
+    account: Account,
+    /// States that were tried and of no use.
+    tries: usize,
     port: u16,
     // Last: all files lie in it.
     pub(super) output: OutputDirectory,
@@ -105,7 +118,6 @@ impl<'a> Prepared<'a> {
             (Some(origin), Some(ssh)) => accounts::look_for(&ssh.username, origin),
             _ => Account::Unknown,
         };
-        let access = Access::prepare(build, account, &run_directory)?;
         let mut copies = BTreeMap::new();
         for path in wish.firmware {
             let name = path.file_name().unwrap_or(path.as_os_str());
@@ -130,11 +142,31 @@ impl<'a> Prepared<'a> {
             "Accelerator: {} ({})",
             choice.accelerator, choice.why
         ));
+        let made = Made {
+            base: &base,
+            qemu_args: &qemu_args,
+            boot: boot.as_ref(),
+        };
+        let steps = Steps::open(request, reporter, &made, &choice.accelerator, &qemu)?;
         let mut this = Self {
             request,
             reporter,
             texts,
-            access,
+            access: Access::default(),
+            registered: Registered::enter(Run {
+                run: format!("{}/{}", host.run, build.name),
+                purpose: Purpose::Build,
+                of: request.template.path.clone(),
+                process: 0,
+                born: None,
+                started: host.time,
+                qemu: None,
+                console: run_directory.join("console.log"),
+                entrance: None,
+                left: None,
+                directory: run_directory.clone(),
+            })?,
+            steps,
             origin,
             choice,
             qemu,
@@ -145,10 +177,13 @@ impl<'a> Prepared<'a> {
                 output.work().join(&build.output.name)
             },
             additional: Vec::new(),
+            sizes: Vec::new(),
             qemu_args,
             cds,
             boot,
             copies,
+            account,
+            tries: 0,
             port,
             output,
             _base: Some(base),
@@ -159,15 +194,30 @@ impl<'a> Prepared<'a> {
         ) {
             this.keep_files();
         }
-        this.make_disks()?;
+        if this.goes_on()
+            && let Err(error) = this.take_up()
+        {
+            this.begin_anew(&error)?;
+        }
+        if !this.goes_on() {
+            this.access = Access::prepare(build, account, &this.run_directory)?;
+            this.make_disks()?;
+        }
         Ok(this)
     }
 
-    /// Makes the machine's disks, as they are before it was ever started.
+    /// Makes the machine's disks, as they are before it was ever started; or as they are in the state it goes on from.
     pub(super) fn make_disks(&mut self) -> Result<()> {
         let build = self.request.build;
-        let size = disk::make(&self.disk, self.origin.as_ref(), build.disk.size)?;
-        let of = if self.origin.is_some() {
+        let kept = self.steps.as_ref().and_then(Steps::origins);
+        let size = match kept.as_ref().and_then(|kept| kept.first()) {
+            Some(kept) => disk::make(&self.disk, Some(kept), None)?,
+            None => disk::make(&self.disk, self.origin.as_ref(), build.disk.size)?,
+        };
+        self.sizes = vec![size];
+        let of = if kept.is_some() {
+            "an overlay of a state that was kept"
+        } else if self.origin.is_some() {
             "an overlay of the base"
         } else {
             "empty"
@@ -180,13 +230,88 @@ impl<'a> Prepared<'a> {
                 .output
                 .work()
                 .join(format!("{}-{}", build.output.name, index + 1));
-            disk::make(&path, None, Some(*size))?;
+            let below = kept.as_ref().and_then(|kept| kept.get(index + 1));
+            let size = disk::make(&path, below, below.is_none().then_some(*size))?;
+            self.sizes.push(size);
             self.additional.push(Drive {
                 path,
                 format: "qcow2".to_owned(),
             });
         }
         Ok(())
+    }
+
+    /// Whether the machine goes on from a state.
+    pub(super) fn goes_on(&self) -> bool {
+        self.steps
+            .as_ref()
+            .is_some_and(|steps| steps.done().is_some())
+    }
+
+    /// Makes everything as it is in the state that the machine goes on from.
+    fn take_up(&mut self) -> Result<()> {
+        let Some(steps) = &self.steps else {
+            return Ok(());
+        };
+        steps.put_back(&self.output)?;
+        if let Some(access) = steps.access(&self.run_directory)? {
+            self.access = access;
+        }
+        self.make_disks()
+    }
+
+    /// The state that the machine was to go on from is of no use: another one is taken, or none.
+    pub(super) fn begin_anew(&mut self, error: &Error) -> Result<()> {
+        let (request, reporter) = (self.request, self.reporter);
+        reporter.warn(&format!(
+            "The state that was kept is of no use: {}",
+            super::provisioner::with_cause(error)
+        ));
+        self.tries += 1;
+        if let Some(steps) = &self.steps {
+            steps.give_up()?;
+            // One before it may be sound; but what no state helps against is not tried again and again.
+            if self.tries < MOST_TRIES {
+                steps.look(reporter)?;
+            }
+        }
+        for (original, copy) in &self.copies {
+            let original = request.surroundings.directory.join(original);
+            firmware::copy_variables(&original, copy)?;
+        }
+        self.boot = choose_firmware(request, &self.output)?;
+        // The files of the one before go first.
+        self.access = Access::default();
+        if self.goes_on() {
+            return match self.take_up() {
+                Ok(()) => Ok(()),
+                Err(error) => self.begin_anew(&error),
+            };
+        }
+        self.access = Access::prepare(request.build, self.account, &self.run_directory)?;
+        self.make_disks()
+    }
+
+    /// All files that the machine writes as disks.
+    pub(super) fn disks(&self) -> Vec<PathBuf> {
+        let additional = self.additional.iter().map(|drive| drive.path.clone());
+        std::iter::once(self.disk.clone())
+            .chain(additional)
+            .collect()
+    }
+
+    /// After the machine's end: its disks are those that it has written last.
+    pub(super) fn settle(&mut self) {
+        let Some(steps) = &self.steps else {
+            return;
+        };
+        let mut disks = steps.disks(self.reporter).into_iter();
+        if let Some(main) = disks.next() {
+            self.disk = main;
+        }
+        for (drive, path) in self.additional.iter_mut().zip(disks) {
+            drive.path = path;
+        }
     }
 
     /// The command line of a QEMU that `accelerator` runs.

@@ -66,6 +66,10 @@ pub struct Options {
     pub on_error: OnError,
     /// Ask before each step.
     pub debug: bool,
+    /// The machine of a build that failed stays, so that it can be started once more.
+    pub keep: bool,
+    /// Keep states of the machine and go on from them; `None`: as the template says.
+    pub cache: Option<bool>,
 }
 
 /// One build of a template, and all that it takes.

@@ -14,7 +14,7 @@ use crate::store::{
 /// Runs whose logs stay, the latest ones.
 const KEPT: usize = 20;
 /// Held by all builds of a run, for as long as they need the directory.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 /// What opens the guest while a build runs.
 pub(super) const KEY: &str = "key";
 /// What brings that key into the guest.
@@ -23,6 +23,7 @@ pub(super) const SEED: &str = "seed.img";
 /// The directory of one build, below that of its run. Only its owner reads it.
 #[derive(Debug)]
 pub(super) struct RunDirectory {
+    path: PathBuf,
     lock: PathBuf,
     hold: Option<Hold>,
 }
@@ -38,12 +39,18 @@ impl RunDirectory {
         make_private_directory(&own)?;
         let lock = own.join(LOCK);
         let hold = Hold::wait(&lock, Share::Shared, stop, &mut |_| {})?;
-        make_private_directory(own.join(build))?;
+        let path = own.join(build);
+        make_private_directory(&path)?;
         sweep(runs, &own);
         Ok(Self {
+            path,
             lock,
             hold: Some(hold),
         })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 }
 

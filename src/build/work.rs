@@ -10,6 +10,7 @@ use super::prepared::{Prepared, is_native};
 use super::provisioner::{self, Context};
 use super::request::OnError;
 use super::seal::{self, MachineId, Own, SealReport, Step, StepState, Way};
+use super::steps::Steps;
 use crate::communicator::{Communicator, Exit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::{Death, Ended, Ladder, Rung};
@@ -33,7 +34,18 @@ impl<'a> Connected<'a> {
     /// One failed, and nobody wants it to be tried again; the machine is lost; cancelled.
     pub(super) fn provision(&self) -> Result<()> {
         let build = self.prepared.request.build;
-        for provisioner in &build.provisioners {
+        let done = self.prepared.steps.as_ref().and_then(Steps::done);
+        if done.is_none() {
+            self.watched(|| self.keep_state(0))?;
+        }
+        for (number, provisioner) in build.provisioners.iter().enumerate() {
+            if done.is_some_and(|done| number < done) {
+                self.prepared.reporter.step(&format!(
+                    "Already done: {} (line {})",
+                    provisioner.kind, provisioner.line
+                ));
+                continue;
+            }
             self.pause_for_debug(&format!("Next: {}", provisioner.kind))?;
             loop {
                 let result = self.watched(|| self.run(provisioner));
@@ -44,6 +56,7 @@ impl<'a> Connected<'a> {
                     Then::Fail => return Err(error),
                 }
             }
+            self.watched(|| self.keep_state(number + 1))?;
         }
         Ok(())
     }
@@ -122,6 +135,21 @@ impl<'a> Connected<'a> {
     /// # Errors
     /// What the build brought cannot be removed; the guest does not end in time, in no way; cancelled.
     pub(super) fn shut_down(mut self) -> Result<Prepared<'a>> {
+        match self.ended() {
+            Ok(()) => {
+                drop(self.ssh);
+                drop(self.running);
+                self.prepared.settle();
+                Ok(self.prepared)
+            }
+            Err(error) => {
+                self.leave(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn ended(&mut self) -> Result<()> {
         let (request, reporter) = (self.prepared.request, self.prepared.reporter);
         let shutdown = &request.build.shutdown;
         let command = self.prepared.texts.render(&shutdown.command, &[])?;
@@ -179,9 +207,7 @@ impl<'a> Connected<'a> {
             }
             reporter.warn("The guest did not shut down by itself: its filesystems may not be clean, and nothing of them is dropped then");
         }
-        drop(self.ssh);
-        drop(self.running);
-        Ok(self.prepared)
+        Ok(())
     }
 
     /// The seal, or at least the removal of what the build brought; then the command that shuts the guest down.

@@ -91,6 +91,16 @@ impl KeyPair {
         Ok(Self(Arc::new(key)))
     }
 
+    /// The pair in what [`KeyPair::private_text`] gave.
+    ///
+    /// # Errors
+    /// It is no such text.
+    pub fn from_private_text(text: &str) -> Result<Self> {
+        let key = PrivateKey::from_openssh(text)
+            .map_err(|cause| Error::usage("is no private key").with_source(cause))?;
+        Ok(Self(Arc::new(key)))
+    }
+
     /// The private part as OpenSSH's text, with its last line's end: a secret.
     ///
     /// # Errors

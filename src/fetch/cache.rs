@@ -76,7 +76,7 @@ pub(super) struct Record {
 
 /// By what a file shows that it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct State {
+pub(crate) struct State {
     length: u64,
     device: u64,
     inode: u64,
@@ -85,7 +85,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub fn of(seen: &Seen) -> Self {
+    pub(crate) fn of(seen: &Seen) -> Self {
         let (device, inode) = match seen.identity {
             FileId::Inode { dev, ino } => (dev, ino),
             FileId::BlockDevice { rdev } => (rdev, 0),
@@ -293,7 +293,7 @@ impl Cache {
     }
 
     /// Digests of a file outside the cache, by reading it, or from memory if it shows no sign of having been written.
-    pub(super) fn digests_of(
+    pub(crate) fn digests_of(
         &self,
         path: &Path,
         kinds: &[DigestKind],
@@ -394,7 +394,7 @@ pub(super) fn key_of(text: &str) -> String {
 }
 
 /// Digests of a file, read from its beginning to its end, and the look at it that they hold for.
-pub(super) fn hash_file(
+pub(crate) fn hash_file(
     path: &Path,
     kinds: &[DigestKind],
     why: Hashing,
@@ -429,11 +429,11 @@ fn parsed(digests: &[String]) -> Vec<Digest> {
 }
 
 /// A record that cannot be read is as good as none: all of them can be made anew.
-pub(super) fn read_record<T: DeserializeOwned>(path: &Path) -> Option<T> {
+pub(crate) fn read_record<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&read_file(path, MAX_RECORD).ok()?).ok()
 }
 
-pub(super) fn write_record<T: Serialize>(path: &Path, record: &T) -> Result<()> {
+pub(crate) fn write_record<T: Serialize>(path: &Path, record: &T) -> Result<()> {
     let bytes = serde_json::to_vec(record)
         .map_err(|error| Error::io("write the record", error.into()).at_path(path))?;
     write_file(path, &bytes)

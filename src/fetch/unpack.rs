@@ -19,6 +19,15 @@ use crate::store::{
 /// What is unpacked at once.
 const PIECE: usize = 1 << 20;
 
+/// Enough to see whether it is an archive.
+const HEAD: usize = 512;
+
+/// Name of the image in a Vagrant box for libvirt.
+const BOX_IMAGE: &[u8] = b"box.img";
+
+/// Files of an archive that are looked at.
+const MOST_MEMBERS: usize = 1000;
+
 /// Memory that an xz file may ask for: its own highest setting takes 65 MiB, other writers take more.
 const XZ_MEMORY: u64 = 1 << 30;
 
@@ -157,6 +166,18 @@ fn unpack_to(
     let mut reader = packing
         .reader(io::BufReader::with_capacity(PIECE, counted))
         .map_err(failed)?;
+    let mut head = vec![0; HEAD];
+    let filled = fill(&mut reader, &mut head).map_err(failed)?;
+    head.truncate(filled);
+    let is_archive = head.get(257..262) == Some(b"ustar");
+    let whole = io::Cursor::new(head).chain(reader);
+    let mut archive;
+    let mut reader: Box<dyn Read> = if is_archive {
+        archive = tar::Archive::new(whole);
+        Box::new(image_of_box(&mut archive, packed, &failed)?)
+    } else {
+        Box::new(whole)
+    };
     let mut writer = SequentialWriter::new(HostFile::create_new(to)?, true);
     let mut digester = Digester::new(&[DigestKind::Sha256]);
     let mut most = MOST;
@@ -168,9 +189,6 @@ fn unpack_to(
             return Err(Error::cancelled());
         }
         let filled = fill(&mut reader, &mut piece).map_err(failed)?;
-        if writer.position() == 0 {
-            refuse_archives(&piece[..filled], packed)?;
-        }
         digester.update(&piece[..filled]);
         writer
             .write_all(&piece[..filled])
@@ -232,16 +250,28 @@ fn limit(unpacked: &Path) -> u64 {
     }
 }
 
-/// Several files in one: which of them is the image is not for qimg to say.
-fn refuse_archives(head: &[u8], packed: &Path) -> Result<()> {
-    if head.get(257..262) == Some(b"ustar") {
-        return Err(
-            Error::unsupported("holds a tar archive, not an image alone")
-                .with_remedy("unpack it beforehand, and name the image in it")
-                .at_path(packed),
-        );
+/// The image of a Vagrant box for libvirt. In any other archive, which of its files is the image is not for qimg to say.
+fn image_of_box<'a, R: Read>(
+    archive: &'a mut tar::Archive<R>,
+    packed: &Path,
+    failed: &dyn Fn(io::Error) -> Error,
+) -> Result<tar::Entry<'a, R>> {
+    for (number, entry) in archive.entries().map_err(failed)?.enumerate() {
+        let entry = entry.map_err(failed)?;
+        let name = entry.path_bytes();
+        let name = name.strip_prefix(b"./").unwrap_or(&name);
+        if name == BOX_IMAGE && entry.header().entry_type().is_file() {
+            return Ok(entry);
+        }
+        if number >= MOST_MEMBERS {
+            break;
+        }
     }
-    Ok(())
+    Err(
+        Error::unsupported("holds a tar archive, not an image alone, and is no Vagrant box for libvirt: there is no box.img in it")
+            .with_remedy("unpack it beforehand, and name the image in it")
+            .at_path(packed),
+    )
 }
 
 fn fill(reader: &mut dyn Read, piece: &mut [u8]) -> io::Result<usize> {

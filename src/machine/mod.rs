@@ -8,6 +8,7 @@
 //! | [`launcher`] | processes that end with this one, whatever ends it |
 //! | [`tpm`] | a TPM in software |
 //! | [`running`] | a QEMU that runs, and why it does not any more |
+//! | [`state`] | the state of a machine: its disks set aside, its memory in a file |
 //! | [`shutdown`] | the ways to end one, from gentle to certain |
 //! | [`ports`] | ports of the host that lead to the guest |
 //! | [`qmp`] | QEMU's control channel |
@@ -29,6 +30,7 @@ pub mod qmp;
 pub mod running;
 pub mod screen;
 pub mod shutdown;
+pub mod state;
 pub mod tpm;
 
 pub use accelerator::{Accelerator, Choice, Why};

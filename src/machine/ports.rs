@@ -66,6 +66,20 @@ impl Running {
     }
 }
 
+/// Finds the port in what `info usernet` shows: a line a connection, `TCP[HOST_FORWARD]`, a descriptor, address and
+/// port of the host, address and port of the guest.
+pub(super) fn forwarded_port(shown: &str, guest: u16) -> Option<u16> {
+    let of = |line: &str| {
+        let mut fields = line.split_whitespace();
+        if fields.next()? != "TCP[HOST_FORWARD]" {
+            return None;
+        }
+        let host = fields.nth(2)?.parse().ok()?;
+        (fields.nth(1)?.parse() == Ok(guest)).then_some(host)
+    };
+    shown.lines().find_map(of)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

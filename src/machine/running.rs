@@ -23,6 +23,7 @@ use super::console::{Console, Sign, last_lines, sign_in};
 pub use super::death::Death;
 use super::launcher::{Ended, Launcher, Process, Streams};
 use super::log::{Log, absolute};
+use super::ports::forwarded_port;
 use super::qmp::{Event, Qmp, SOON};
 use super::screen;
 
@@ -176,6 +177,15 @@ impl Running {
     ///
     /// When QEMU cannot be started or ends at once, with its words; when `stop` says so.
     pub fn start(start: &Start<'_>, stop: &Stop) -> Result<Self> {
+        Self::start_from(start, None, stop)
+    }
+
+    /// As [`Running::start`]; with `state`, a file that [`Running::hold`] wrote, the guest goes on from there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Running::start`]; also when QEMU does not take the state, with its words.
+    pub fn start_from(start: &Start<'_>, state: Option<&Path>, stop: &Stop) -> Result<Self> {
         let refused = |cause| Error::io("start QEMU", cause);
         let (qmp_here, qmp_there) = UnixStream::pair().map_err(refused)?;
         let (console_here, console_there) = UnixStream::pair().map_err(refused)?;
@@ -210,7 +220,10 @@ impl Running {
             .spawn(move || follow_errors(errors, errors_log, &listening))
             .map_err(refused)?;
 
-        let arguments: Vec<OsString> = start.arguments.iter().map(OsString::from).collect();
+        let mut arguments: Vec<OsString> = start.arguments.iter().map(OsString::from).collect();
+        if state.is_some() {
+            arguments.extend(["-incoming".into(), "defer".into()]);
+        }
         let streams = Streams {
             input: Stdio::from(OwnedFd::from(qmp_there)),
             output: Stdio::from(OwnedFd::from(console_there)),
@@ -249,11 +262,17 @@ impl Running {
             tell,
             picture,
         };
-        running.begin(start, hear, stop)?;
+        running.begin(start, state, hear, stop)?;
         Ok(running)
     }
 
-    fn begin(&mut self, start: &Start<'_>, hear: Receiver<Message>, stop: &Stop) -> Result<()> {
+    fn begin(
+        &mut self,
+        start: &Start<'_>,
+        state: Option<&Path>,
+        hear: Receiver<Message>,
+        stop: &Stop,
+    ) -> Result<()> {
         self.qmp
             .negotiate(GREETING, stop)
             .map_err(|error| self.early_end(error))?;
@@ -271,6 +290,10 @@ impl Running {
         if let Some(password) = start.vnc_password {
             let arguments = json!({"protocol": "vnc", "password": password, "connected": "keep"});
             self.qmp.execute("set_password", &arguments, SOON)?;
+        }
+        if let Some(state) = state {
+            self.take_state(state, stop)
+                .map_err(|error| self.early_end(error))?;
         }
         self.qmp
             .execute("cont", &Value::Null, SOON)
@@ -536,20 +559,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Finds the port in what `info usernet` shows: a line a connection, `TCP[HOST_FORWARD]`, a descriptor, address and
-/// port of the host, address and port of the guest.
-fn forwarded_port(shown: &str, guest: u16) -> Option<u16> {
-    let of = |line: &str| {
-        let mut fields = line.split_whitespace();
-        if fields.next()? != "TCP[HOST_FORWARD]" {
-            return None;
-        }
-        let host = fields.nth(2)?.parse().ok()?;
-        (fields.nth(1)?.parse() == Ok(guest)).then_some(host)
-    };
-    shown.lines().find_map(of)
 }
 
 fn follow_errors(mut errors: std::io::PipeReader, mut log: Log, shared: &Shared) {

@@ -182,6 +182,37 @@ pub fn move_file(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
     }
 }
 
+/// As [`move_file`], also to another file system: then the bytes are copied, and `from` is removed. Nothing is synced.
+///
+/// # Errors
+/// The host refuses; nothing is left at `to` then.
+pub fn move_anywhere(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    match std::fs::rename(from, to) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
+            if let Err(error) = std::fs::copy(from, to) {
+                remove_file(to)?;
+                return Err(Error::io("copy", error).at_path(from));
+            }
+            remove_file(from)
+        }
+        Err(error) => Err(Error::io("rename", error).at_path(from)),
+    }
+}
+
+/// Makes the bytes of a file survive a power loss.
+///
+/// # Errors
+/// The host refuses.
+pub fn sync_file(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))
+        .and_then(|file| retry_on_intr(|| rustix::fs::fsync(&file)))
+        .map_err(|errno| Error::io("sync", errno.into()).at_path(path))
+}
+
 /// Gives a file the present as its time of modification, for whoever asks when it was used last.
 ///
 /// Nothing may depend on it: a host that refuses is no failure.

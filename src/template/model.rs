@@ -65,6 +65,8 @@ pub struct Build {
     pub seal: Seal,
     /// How the guest is shut down.
     pub shutdown: Shutdown,
+    /// States of the machine that are kept, so that unchanged steps are not run again.
+    pub cache: StepCache,
     /// What files there are in the end.
     pub output: Output,
     /// Chains: each starts from the build's artifact, each member takes the one's before it.
@@ -344,6 +346,8 @@ pub struct Provisioner {
     pub max_retries: u32,
     /// For one try.
     pub timeout: Option<Duration>,
+    /// Whether it need not be run again while it is unchanged; `None`: by what it does.
+    pub cache: Option<bool>,
     /// What it does.
     pub action: Action,
 }
@@ -357,6 +361,10 @@ pub enum Action {
     File(FileTransfer),
     /// Scripts run on the host.
     ShellLocal(ShellLocal),
+    /// Ansible on the host, led into the guest.
+    Ansible(Ansible),
+    /// Ansible in the guest.
+    AnsibleLocal(AnsibleLocal),
     /// Wait.
     Sleep(Duration),
     /// Restart the guest and wait until it answers with another boot id.
@@ -380,6 +388,80 @@ pub enum Action {
         /// As in the template, as JSON text.
         options: String,
     },
+}
+
+/// Ansible on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ansible {
+    /// Playbooks, in order.
+    pub playbooks: Vec<Text>,
+    /// The program.
+    pub command: String,
+    /// Further arguments.
+    pub extra_arguments: Vec<Text>,
+    /// Variables of its environment.
+    pub environment: Vec<(String, Text)>,
+    /// Groups that the guest is in.
+    pub groups: Vec<String>,
+    /// Groups that there are besides.
+    pub empty_groups: Vec<String>,
+    /// Name of the guest in the inventory.
+    pub host_alias: String,
+    /// Who logs in; `None`: as the build does.
+    pub user: Option<Text>,
+    /// An inventory instead of one that is made.
+    pub inventory_file: Option<Text>,
+    /// Where the inventory is made, beside what belongs to it.
+    pub inventory_directory: Option<Text>,
+    /// The line of the inventory, filled in late with `.HostAlias .Host .User .Port`.
+    pub inventory_template: Option<Text>,
+    /// Leave the inventory.
+    pub keep_inventory: bool,
+    /// Roles and collections to be got first.
+    pub galaxy_file: Option<Text>,
+    /// The program for that.
+    pub galaxy_command: String,
+    /// Get them although they are there.
+    pub galaxy_force: bool,
+    /// Where roles are put.
+    pub roles_path: Option<Text>,
+    /// Where collections are put.
+    pub collections_path: Option<Text>,
+}
+
+/// Ansible in the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnsibleLocal {
+    /// Playbooks of the host, in order.
+    pub playbooks: Vec<Text>,
+    /// A directory with them and all that belongs to them.
+    pub playbook_dir: Option<Text>,
+    /// Further files and directories.
+    pub playbook_paths: Vec<Text>,
+    /// Directories of roles.
+    pub role_paths: Vec<Text>,
+    /// Directories of collections.
+    pub collection_paths: Vec<Text>,
+    /// Directory of variables of groups.
+    pub group_vars: Option<Text>,
+    /// Directory of variables of hosts.
+    pub host_vars: Option<Text>,
+    /// An inventory instead of one that is made.
+    pub inventory_file: Option<Text>,
+    /// Groups that the guest is in.
+    pub inventory_groups: Vec<String>,
+    /// Roles to be got first.
+    pub galaxy_file: Option<Text>,
+    /// The program for that, in the guest's shell.
+    pub galaxy_command: String,
+    /// The program, in the guest's shell.
+    pub command: String,
+    /// Further arguments, in the guest's shell.
+    pub extra_arguments: Vec<Text>,
+    /// Where all is sent to; `None`: a directory of its own.
+    pub staging_directory: Option<String>,
+    /// Remove that afterwards.
+    pub clean: bool,
 }
 
 /// Where scripts come from.
@@ -469,6 +551,30 @@ pub struct ShellLocal {
     pub tempfile_extension: String,
     /// Exit codes that are no failure.
     pub valid_exit_codes: Vec<i32>,
+}
+
+/// States of the machine that are kept between steps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepCache {
+    /// Keep them and go on from them.
+    pub enabled: bool,
+    /// Go on from a disk, after a reboot, where the memory cannot be had.
+    pub from_disk: bool,
+    /// After so much work a state is kept.
+    pub after: Duration,
+    /// Bytes that all states may occupy, of whatever build.
+    pub limit: u64,
+}
+
+impl Default for StepCache {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            from_disk: false,
+            after: Duration::from_secs(5),
+            limit: 20 << 30,
+        }
+    }
 }
 
 /// What is removed from the guest before it is shut down.
@@ -563,6 +669,17 @@ pub enum Job {
         strip_time: bool,
         /// Added as it is, values filled in late.
         custom_data: BTreeMap<String, Text>,
+    },
+    /// Make a Vagrant box for libvirt.
+    Vagrant {
+        /// Path, filled in late with `.BuildName .BuilderType .Provider`.
+        output: Text,
+        /// `None`: the default of gzip.
+        level: Option<i32>,
+        /// Further files of the box.
+        include: Vec<Text>,
+        /// A file with settings that come after the box's own.
+        vagrantfile: Option<Text>,
     },
     /// Scripts on the host.
     ShellLocal(ShellLocal),

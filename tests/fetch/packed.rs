@@ -116,6 +116,30 @@ fn a_packed_image_that_is_damaged_leaves_nothing() {
 }
 
 #[test]
+fn the_image_of_a_vagrant_box_is_a_base() {
+    let disk = sparse_disk();
+    let bench = Bench::of("web.box");
+    bench.write("box.img", disk.clone());
+    bench.write("metadata.json", b"{\"provider\": \"libvirt\"}".to_vec());
+    bench.write("Vagrantfile", b"# nothing\n".to_vec());
+    let directory = bench.directory.path();
+    for members in [
+        &["metadata.json", "Vagrantfile", "box.img"],
+        &["./box.img", "./metadata.json", "./Vagrantfile"],
+    ] {
+        let mut arguments = vec!["--sparse", "-czf", "web.box"];
+        arguments.extend(members);
+        must(directory, "tar", &arguments);
+        let fetched = bench.fetch().unwrap();
+        assert!(read(&fetched.path) == disk, "{members:?}");
+    }
+    // Cut off in its image.
+    let whole = std::fs::read(bench.path("web.box")).unwrap();
+    std::fs::write(bench.path("web.box"), &whole[..whole.len() / 2]).unwrap();
+    assert!(bench.fetch().is_err());
+}
+
+#[test]
 fn what_is_no_image_alone_is_refused_by_name() {
     let bench = Bench::new();
     bench.write("disk.raw", noise(100_000));

@@ -1,6 +1,7 @@
 //! What post-processors write, and what of an artifact stays.
 
 mod beside_packer;
+mod boxes;
 mod keeping;
 #[path = "../oracle_tools/mod.rs"]
 mod oracle_tools;

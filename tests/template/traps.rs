@@ -125,13 +125,6 @@ fn what_is_not_there_is_refused_by_name_with_the_nearest_way() {
         (
             template(
                 "",
-                r#", "provisioners": [{"type": "ansible", "playbook_file": "x"}]"#,
-            ),
-            ["'ansible'", "later"],
-        ),
-        (
-            template(
-                "",
                 r#", "provisioners": [{"type": "powershell", "inline": "x"}]"#,
             ),
             ["'powershell'", "SSH"],
@@ -139,10 +132,6 @@ fn what_is_not_there_is_refused_by_name_with_the_nearest_way() {
         (
             template("", r#", "provisioners": [{"type": "chef-solo"}]"#),
             ["'chef-solo'", "shell"],
-        ),
-        (
-            template("", r#", "post-processors": ["vagrant"]"#),
-            ["'vagrant'", "later"],
         ),
         (
             template(

@@ -341,6 +341,20 @@ impl Read for Watched<'_> {
 /// Where packed bytes go.
 pub(super) type Output = BufWriter<SequentialWriter<Staged>>;
 
+/// Packs files under the names that they get into an archive of tar and gzip.
+pub(super) fn packed(
+    order: &Order<'_>,
+    files: &[(String, PathBuf)],
+    context: &Context<'_>,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<()> {
+    let level = level(order, Codec::Gzip.levels(), context, tell)?;
+    staged_as(order, files, context, tell, |inputs, output| {
+        let packer = Packer::new(Codec::Gzip, output, level, context.threads, None)?;
+        tar(inputs.open(), packer)?.end()
+    })
+}
+
 /// Writes the output by `pack`, as a whole or not at all.
 fn staged(
     order: &Order<'_>,
@@ -349,14 +363,29 @@ fn staged(
     tell: &mut dyn FnMut(Event<'_>),
     pack: impl FnOnce(&Inputs<'_>, Output) -> io::Result<Output>,
 ) -> Result<()> {
+    let named: Result<Vec<(String, PathBuf)>> = files
+        .iter()
+        .map(|path| {
+            let name = path
+                .file_name()
+                .ok_or_else(|| Error::usage("has no name").at_path(path))?;
+            Ok((name.to_string_lossy().into_owned(), path.clone()))
+        })
+        .collect();
+    staged_as(order, &named?, context, tell, pack)
+}
+
+fn staged_as(
+    order: &Order<'_>,
+    files: &[(String, PathBuf)],
+    context: &Context<'_>,
+    tell: &mut dyn FnMut(Event<'_>),
+    pack: impl FnOnce(&Inputs<'_>, Output) -> io::Result<Output>,
+) -> Result<()> {
     let mut opened: Vec<(String, HostFile)> = Vec::new();
     let mut total = 0;
-    for path in files {
-        let name = path
-            .file_name()
-            .ok_or_else(|| Error::usage("has no name").at_path(path))?
-            .to_string_lossy()
-            .into_owned();
+    for (name, path) in files {
+        let name = name.clone();
         if opened.iter().any(|(known, _)| *known == name) {
             return Err(Error::usage(format!(
                 "two files of the artifact are called {name}, and an archive can hold one"

@@ -12,6 +12,7 @@ mod compress;
 mod manifest;
 mod packer;
 mod removal;
+mod vagrant;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -300,6 +301,24 @@ impl Running<'_> {
                 manifest::add(&order, artifact, context)?;
                 self.written.insert(output);
                 always(artifact.clone())
+            }
+            Job::Vagrant {
+                output,
+                level,
+                include,
+                vagrantfile,
+            } => {
+                let output = context.output(output, &[("Provider", "libvirt")])?;
+                self.claim(&output, artifact)?;
+                context.make_room(&output)?;
+                let order = vagrant::Box {
+                    output: &output,
+                    level: *level,
+                    include,
+                    vagrantfile: vagrantfile.as_ref(),
+                };
+                let made = vagrant::pack(&order, artifact, context, self.tell)?;
+                unless_told(made, native)
             }
             Job::ShellLocal(job) => {
                 self.runner.shell_local(post_processor, job, artifact)?;

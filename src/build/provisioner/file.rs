@@ -7,12 +7,15 @@
 mod download;
 mod upload;
 
+pub(crate) use upload::uploaded;
+
 use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Context, Watch};
 use crate::build::event::{Reporter, Unit};
+use crate::communicator::Communicator;
 use crate::error::{Error, Result};
 use crate::store::{HostFile, Locking, ReadAt};
 use crate::template::model::{Direction, FileTransfer};
@@ -39,6 +42,17 @@ pub(super) fn run(transfer: &FileTransfer, context: &Context<'_>, watch: &Watch<
         }
         (Direction::Upload, None) => upload::run(guest, &sources, &destination, context, watch),
     }
+}
+
+/// Sends files and directories, as a file provisioner does.
+pub(super) fn uploads(
+    guest: &dyn Communicator,
+    sources: &[String],
+    destination: &str,
+    context: &Context<'_>,
+    watch: &Watch<'_>,
+) -> Result<()> {
+    upload::run(guest, sources, destination, context, watch)
 }
 
 /// Whether a path means what is in the directory rather than itself.

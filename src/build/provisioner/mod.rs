@@ -3,8 +3,11 @@
 //! Knows the order of pauses, tries and time limits, and what each provisioner does through a [`Communicator`]. Must
 //! not know machines, how the guest is reached, or the language of templates; never prints.
 
+mod ansible;
+mod ansible_local;
 pub mod breakpoint;
 pub mod cloud_init;
+pub(crate) mod contents;
 pub mod custom;
 mod environment;
 mod file;
@@ -23,6 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::template::model::{Action, Provisioner};
 
 pub use breakpoint::Ask;
+pub(crate) use file::uploaded;
 pub(crate) use watch::{Guard, Watch};
 
 /// What the program knows of the host, for what runs there.
@@ -167,6 +171,8 @@ fn once(provisioner: &Provisioner, context: &Context<'_>) -> Result<()> {
         Action::ShellLocal(local) => {
             shell_local::run_watched(local, &provisioner.kind, context, watch)
         }
+        Action::Ansible(job) => ansible::run(job, context, watch),
+        Action::AnsibleLocal(job) => ansible_local::run(job, context, watch),
         Action::Sleep(time) => {
             let text = format!("Sleeping for {}", in_words(*time));
             context.reporter.step(&text);

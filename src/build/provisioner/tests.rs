@@ -75,6 +75,7 @@ pub(super) fn provisioner(action: Action) -> Provisioner {
         pause_before: Duration::ZERO,
         max_retries: 0,
         timeout: None,
+        cache: None,
         action,
     }
 }

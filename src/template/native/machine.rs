@@ -8,7 +8,7 @@ use crate::seed::check as seed_check;
 use crate::template::check::{self, Severity};
 use crate::template::document::{Kind, Node};
 use crate::template::model::{
-    Base, Boot, Disk, DiskFormat, Firmware, Machine, Media, Seed, Text, Tpm, Vnc,
+    Base, Boot, Disk, DiskFormat, Firmware, Machine, Media, Seed, StepCache, Text, Tpm, Vnc,
 };
 use crate::template::reader::Table;
 use crate::units::ByteSize;
@@ -188,6 +188,21 @@ fn size(table: &Table<'_, '_>, key: &str, node: &Node) -> Result<Option<u64>> {
     let unit = if unit.is_empty() { "M" } else { unit };
     let bytes = ByteSize::parse(&format!("{digits}{unit}")).map_err(|_| wrong())?;
     Ok(Some(bytes.0))
+}
+
+/// States of the machine that are kept.
+pub(super) fn cache(table: &Table<'_, '_>) -> Result<StepCache> {
+    let usual = StepCache::default();
+    let limit = match table.node("limit") {
+        Some(node) => size(table, "limit", node)?,
+        None => None,
+    };
+    Ok(StepCache {
+        enabled: table.flag("steps")?.unwrap_or(usual.enabled),
+        from_disk: table.word("resume", &["memory", "disk"])?.as_deref() == Some("disk"),
+        after: table.duration("after")?.unwrap_or(usual.after),
+        limit: limit.unwrap_or(usual.limit),
+    })
 }
 
 pub(super) fn disk(table: &Table<'_, '_>, base: &Base) -> Result<(Disk, Vec<u64>)> {

@@ -58,11 +58,12 @@
 //! | `http` | `directory` or `content`, `ports` `address` |
 //! | `cd`, `floppy` | `files` `content` `label`; `floppy` also `directories` |
 //! | `ssh` | `username` `password` `private-key` `certificate` `agent` `forward-agent` `host` `port` `timeout` `attempts` `pty` `keep-alive` `transfer` `bastion` `pause-before-connecting` `clear-authorized-keys` `temporary-key` `temporary-key-bits` `ciphers` `key-exchanges`, `communicator = "none"` for a guest that is not entered |
-//! | `[[provision]]`, `cleanup` | one of `shell` `scripts` `upload` `content` `download` `local` `local-scripts` `sleep` `reboot` `breakpoint` `custom`, with its options; `only` `except` `override` `pause-before` `max-retries` `timeout` |
+//! | `[[provision]]`, `cleanup` | one of `shell` `scripts` `upload` `content` `download` `local` `local-scripts` `sleep` `reboot` `breakpoint` `ansible` `ansible-local` `custom`, with its options; `only` `except` `override` `pause-before` `max-retries` `timeout` `cache` |
 //! | `seal` | `steps`, or `disable` for names of the usual ones, or `enabled = false` |
 //! | `shutdown` | `command` `timeout` `disabled` |
+//! | `cache` | `steps` (true), `resume` (`"memory"`, or `"disk"` where that cannot be had), `after` (`"5s"`), `limit` (`"20G"`) |
 //! | `output` | `directory` `name` `compression` `level` `compact` `sparsify` |
-//! | `[[post]]` | one of `compress` `checksum` `manifest` `local` `local-scripts` `artifice` `custom`, with its options; `name` `keep-input` `only` `except`, and `then` for what takes its result |
+//! | `[[post]]` | one of `compress` `checksum` `manifest` `local` `local-scripts` `artifice` `vagrant` `custom`, with its options; `name` `keep-input` `only` `except`, and `then` for what takes its result |
 //!
 //! Several builds are tables `[build.NAME]`, each with the tables above; what stands at the top is for all of them, key
 //! by key. Strings hold actions of the template language of Packer's JSON. Values of other kinds may be strings, too,
@@ -70,6 +71,7 @@
 //!
 //! Packer's JSON is first made into the same tree, so this module reads both; it must not know Packer's keys.
 
+mod ansible;
 mod machine;
 mod paths;
 mod post;
@@ -109,9 +111,9 @@ pub const SEAL_STEPS: [&str; 12] = [
 ];
 
 /// Tables that are for one build, or at the top for all of them.
-pub(super) const SECTIONS: [&str; 12] = [
+pub(super) const SECTIONS: [&str; 13] = [
     "base", "disk", "machine", "seed", "boot", "http", "cd", "floppy", "ssh", "seal", "shutdown",
-    "output",
+    "cache", "output",
 ];
 
 /// Reads the tree of a template.
@@ -372,6 +374,9 @@ impl<'a, 'r> Parts<'a, 'r> {
         let table = section("shutdown")?;
         let shutdown = self.shutdown(&table, communicator.is_some())?;
         table.finish()?;
+        let table = section("cache")?;
+        let cache = machine::cache(&table)?;
+        table.finish()?;
         let mut build = Build {
             name: self.name.to_owned(),
             kind: "qemu".to_owned(),
@@ -387,6 +392,7 @@ impl<'a, 'r> Parts<'a, 'r> {
             cleanup: None,
             seal,
             shutdown,
+            cache,
             output,
             post_processors: Vec::new(),
         };

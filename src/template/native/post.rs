@@ -8,13 +8,14 @@ use crate::template::model::{Job, PostProcessor, Text};
 use crate::template::reader::{Reader, Table};
 
 /// Keys by which a job says what it is.
-const KINDS: [&str; 6] = [
+const KINDS: [&str; 7] = [
     "compress",
     "checksum",
     "manifest",
     "local",
     "local-scripts",
     "artifice",
+    "vagrant",
 ];
 const CHECKSUMS: [&str; 6] = ["md5", "sha1", "sha224", "sha256", "sha384", "sha512"];
 
@@ -89,6 +90,7 @@ fn job(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<PostProcessor> {
         }
         (None, Some("compress")) => ("compress".to_owned(), compress(table)?),
         (None, Some("checksum")) => ("checksum".to_owned(), checksum(table)?),
+        (None, Some("vagrant")) => ("vagrant".to_owned(), vagrant(table, paths)?),
         (None, Some("manifest")) => ("manifest".to_owned(), manifest(table)?),
         (None, Some("local" | "local-scripts")) => (
             "shell-local".to_owned(),
@@ -141,6 +143,23 @@ fn compress(table: &Table<'_, '_>) -> Result<Job> {
         output: output.unwrap_or_else(|| Text("packer_{{.BuildName}}_{{.BuilderType}}".to_owned())),
         format: table.filled("format")?,
         level: table.number("level", -22, 100)?,
+    })
+}
+
+fn vagrant(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<Job> {
+    let output = table
+        .late("vagrant", true)?
+        .filter(|text| !text.0.is_empty());
+    let include = table.lates("include", false)?.unwrap_or_default();
+    let vagrantfile = table
+        .late("vagrantfile", false)?
+        .filter(|text| !text.0.is_empty());
+    Ok(Job::Vagrant {
+        output: output
+            .unwrap_or_else(|| Text("packer_{{.BuildName}}_{{.Provider}}.box".to_owned())),
+        level: table.number("level", -22, 100)?,
+        include: include.iter().map(|(text, _)| paths.late(text)).collect(),
+        vagrantfile: vagrantfile.map(|text| paths.late(&text)),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Paths;
+use super::{Paths, ansible};
 use crate::error::Result;
 use crate::template::check::{self, Severity};
 use crate::template::document::{Entry, Kind, Node};
@@ -12,7 +12,7 @@ use crate::template::model::{
 use crate::template::reader::{Reader, Table};
 
 /// Keys by which a step says what it is.
-const KINDS: [&str; 10] = [
+const KINDS: [&str; 12] = [
     "shell",
     "scripts",
     "upload",
@@ -23,6 +23,8 @@ const KINDS: [&str; 10] = [
     "sleep",
     "reboot",
     "breakpoint",
+    "ansible",
+    "ansible-local",
 ];
 const EXECUTE: &str = "chmod +x {{.Path}}; {{.Vars}} {{.Path}}";
 const EXECUTE_BY_FILE: &str = "chmod +x {{.Path}}; . {{.EnvVarFile}} && {{.Path}}";
@@ -144,6 +146,8 @@ pub(super) fn step<'r>(
         (None, Some("shell" | "scripts")) => Action::Shell(shell(&table, paths)?),
         (None, Some("upload" | "content" | "download")) => Action::File(file(&table, paths)?),
         (None, Some("local" | "local-scripts")) => Action::ShellLocal(local(&table, paths)?),
+        (None, Some("ansible")) => Action::Ansible(ansible::on_host(&table, paths)?),
+        (None, Some("ansible-local")) => Action::AnsibleLocal(ansible::in_guest(&table, paths)?),
         (None, Some("sleep")) => Action::Sleep(table.duration("sleep")?.unwrap_or_default()),
         (None, Some("reboot")) => reboot(&table)?,
         (None, Some("breakpoint")) => Action::Breakpoint {
@@ -169,6 +173,8 @@ pub(super) fn step<'r>(
         Action::Shell(_) => "shell".to_owned(),
         Action::File(_) => "file".to_owned(),
         Action::ShellLocal(_) => "shell-local".to_owned(),
+        Action::Ansible(_) => "ansible".to_owned(),
+        Action::AnsibleLocal(_) => "ansible-local".to_owned(),
         Action::Sleep(_) => "sleep".to_owned(),
         Action::Reboot { .. } => "reboot".to_owned(),
         Action::Breakpoint { .. } => "breakpoint".to_owned(),
@@ -184,6 +190,7 @@ pub(super) fn step<'r>(
         timeout: table
             .duration("timeout")?
             .filter(|timeout| !timeout.is_zero()),
+        cache: table.flag("cache")?,
         action,
     };
     table.finish()?;
@@ -243,7 +250,7 @@ fn scripts(
 }
 
 /// `NAME=VALUE` in a list, then those of a table.
-fn environment(table: &Table<'_, '_>) -> Result<Vec<(String, Text)>> {
+pub(super) fn environment(table: &Table<'_, '_>) -> Result<Vec<(String, Text)>> {
     let mut all = Vec::new();
     for (text, node) in table.lates("environment", false)?.unwrap_or_default() {
         match text.0.split_once('=').filter(|(name, _)| !name.is_empty()) {

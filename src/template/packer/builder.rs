@@ -284,6 +284,7 @@ const DEFAULTS: &[(&str, &str, Kind)] = &[
     ("output", "compress", Kind::Bool(false)),
     ("ssh", "timeout-unlimited", Kind::Bool(true)),
     ("seal", "enabled", Kind::Bool(false)),
+    ("cache", "steps", Kind::Bool(false)),
 ];
 const WORDS: &[(&str, &str, &str)] = &[
     ("disk", "size", "40960M"),

@@ -52,6 +52,53 @@ const BREAKPOINT: Keys = &[
     ("note", "breakpoint", Take::Text),
     ("disable", "disabled", Take::Flag),
 ];
+const ANSIBLE: Keys = &[
+    ("playbook_file", "ansible", Take::Texts),
+    ("command", "command", Take::Text),
+    ("extra_arguments", "extra-arguments", Take::Texts),
+    ("ansible_env_vars", "environment", Take::Texts),
+    ("groups", "groups", Take::Texts),
+    ("empty_groups", "empty-groups", Take::Texts),
+    ("host_alias", "host-alias", Take::Text),
+    ("user", "user", Take::Text),
+    ("inventory_file", "inventory", Take::Text),
+    ("inventory_directory", "inventory-directory", Take::Text),
+    ("inventory_file_template", "inventory-template", Take::Text),
+    ("keep_inventory_file", "keep-inventory", Take::Flag),
+    ("galaxy_file", "galaxy-file", Take::Text),
+    ("galaxy_command", "galaxy-command", Take::Text),
+    ("galaxy_force_install", "galaxy-force", Take::Flag),
+    ("roles_path", "roles-path", Take::Text),
+    ("collections_path", "collections-path", Take::Text),
+    // Of the proxy that stands between Ansible and the guest in Packer.
+    ("use_proxy", "use-proxy", Take::Flag),
+    ("use_sftp", "use-sftp", Take::Flag),
+    ("sftp_command", "sftp-command", Take::Text),
+    ("local_port", "local-port", Take::Int),
+    ("ssh_host_key_file", "proxy-host-key", Take::Text),
+    (
+        "ssh_authorized_key_file",
+        "proxy-authorized-key",
+        Take::Text,
+    ),
+    ("skip_version_check", "skip-version-check", Take::Flag),
+];
+const ANSIBLE_LOCAL: Keys = &[
+    ("command", "command", Take::Text),
+    ("extra_arguments", "extra-arguments", Take::Texts),
+    ("group_vars", "group-vars", Take::Text),
+    ("host_vars", "host-vars", Take::Text),
+    ("playbook_dir", "playbook-dir", Take::Text),
+    ("playbook_paths", "playbook-paths", Take::Texts),
+    ("role_paths", "role-paths", Take::Texts),
+    ("collection_paths", "collection-paths", Take::Texts),
+    ("staging_directory", "staging-directory", Take::Text),
+    ("clean_staging_directory", "clean", Take::Flag),
+    ("inventory_file", "inventory", Take::Text),
+    ("inventory_groups", "groups", Take::Texts),
+    ("galaxy_file", "galaxy-file", Take::Text),
+    ("galaxy_command", "galaxy-command", Take::Text),
+];
 const COMPRESS: Keys = &[
     ("output", "compress", Take::Text),
     ("format", "format", Take::Text),
@@ -67,18 +114,16 @@ const MANIFEST: Keys = &[
     ("strip_time", "strip-time", Take::Flag),
     ("custom_data", "custom-data", Take::Map),
 ];
+const VAGRANT: Keys = &[
+    ("output", "vagrant", Take::Text),
+    ("compression_level", "level", Take::Int),
+    ("include", "include", Take::Texts),
+    ("vagrantfile_template", "vagrantfile", Take::Text),
+];
 const ARTIFICE: Keys = &[("files", "artifice", Take::Texts)];
 
 /// What is not there, and the nearest way. Entered here until it is.
 const REFUSED: &[(&str, &str)] = &[
-    (
-        "ansible",
-        "it comes later; run ansible-playbook by shell-local, or by `qimg-provisioner-NAME` of your own",
-    ),
-    (
-        "ansible-local",
-        "it comes later; send the playbook by a file provisioner and run it by a shell provisioner",
-    ),
     (
         "powershell",
         "guests are entered by SSH; run it by a shell provisioner with execute_command",
@@ -109,7 +154,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("converge", "run it by a shell provisioner"),
 ];
 const REFUSED_POSTS: &[(&str, &str)] = &[
-    ("vagrant", "it comes later; pack the box by shell-local"),
     (
         "exoscale-import",
         "it comes later; upload and register the image by shell-local",
@@ -247,6 +291,22 @@ fn options(object: &mut Object<'_>, kind: &str, whole: bool) -> Result<Vec<Entry
             files(object, &mut entries)?;
             FILE
         }
+        "ansible" => ANSIBLE,
+        "ansible-local" => {
+            // One playbook or several.
+            let one = object.moved("playbook_file", "ansible-local", Take::Texts)?;
+            let several = object.moved("playbook_files", "ansible-local", Take::Texts)?;
+            if let (Some(one), Some(_)) = (&one, &several) {
+                return Err(object
+                    .error(
+                        one.at,
+                        "playbook_file and playbook_files exclude one another",
+                    )
+                    .with_remedy("keep playbook_files"));
+            }
+            entries.extend(one.or(several));
+            ANSIBLE_LOCAL
+        }
         "sleep" => SLEEP,
         "breakpoint" => BREAKPOINT,
         "reboot" => &[
@@ -311,7 +371,8 @@ fn complete(kind: &str, at: usize, entries: &mut Vec<Entry>) {
         "sleep" if !has("sleep") => text("sleep", "duration", at, "0s"),
         "breakpoint" if !has("breakpoint") => text("breakpoint", "note", at, ""),
         "reboot" if !has("reboot") => text("reboot", "command", at, ""),
-        "shell" | "file" | "shell-local" | "sleep" | "breakpoint" | "reboot" => return,
+        "shell" | "file" | "shell-local" | "ansible" | "ansible-local" | "sleep" | "breakpoint"
+        | "reboot" => return,
         _ => text("custom", "type", at, kind),
     };
     entries.push(missing);
@@ -482,6 +543,7 @@ fn post(source: &Source, notes: &Findings, node: &Node, what: &str) -> Result<No
         "checksum" => CHECKSUM,
         "manifest" => MANIFEST,
         "artifice" => ARTIFICE,
+        "vagrant" => VAGRANT,
         "shell-local" => {
             entries.extend(options(&mut object, "shell-local", true)?);
             &[]

@@ -74,7 +74,19 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) parallel_builds: usize,
 
-    /// Where downloads are kept [default: $QIMG_CACHE, else qimg in $XDG_CACHE_HOME or ~/.cache]
+    /// Keep the machine of a build that fails: `qimg ssh` starts it again and enters it
+    #[arg(long)]
+    pub(crate) keep: bool,
+
+    /// Run every step: keep no state of the machine, and go on from none
+    #[arg(long, conflicts_with = "cache_steps")]
+    pub(crate) no_cache: bool,
+
+    /// Keep states of the machine and go on from the last unchanged one; TOML templates do so anyway
+    #[arg(long)]
+    pub(crate) cache_steps: bool,
+
+    /// Where downloads and states of machines are kept [default: $QIMG_CACHE, else qimg in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
 
@@ -113,6 +125,8 @@ Examples:
   qimg build -var image_name=web -only=qemu packer.json
   qimg build --plan debian.toml                 what would run, and why
   qimg build -on-error=abort packer.json        keep the files of a failed build
+  qimg build --keep debian.toml                 keep its machine; then: qimg ssh
+  qimg build --no-cache debian.toml             run every step
 
 Flags may have one dash, as Packer's. A template's `{{env}}` reads this environment; `QIMG_CACHE` is where downloads are kept;
 `SSH_AUTH_SOCK` is used if the template asks for the agent; `http_proxy`, `https_proxy` and `no_proxy` are obeyed.
@@ -158,6 +172,7 @@ Exit codes:
 
 /// Change templates
 #[derive(Debug, Args)]
+#[command(after_long_help = CONVERT_HELP)]
 pub(crate) struct TemplateCommandArgs {
     #[command(subcommand)]
     pub(crate) command: TemplateCommand,
@@ -186,8 +201,9 @@ Exit codes:
   0    done
   1    failed, or used wrongly";
 
-/// Look into the cache of downloads, or make it smaller
+/// Look into the cache of downloads and of machines' states, or make it smaller
 #[derive(Debug, Args)]
+#[command(after_long_help = CACHE_HELP)]
 pub(crate) struct CacheArgs {
     /// The directory [default: $QIMG_CACHE, else qimg in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR", global = true)]
@@ -207,7 +223,7 @@ pub(crate) enum CacheCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Remove what was not used for longest; nothing that is in use
+    /// Remove what was not used for longest, states of machines first; nothing that is in use
     #[command(after_long_help = CACHE_HELP)]
     Prune {
         /// Until it is no larger than this; 0 or nothing: all

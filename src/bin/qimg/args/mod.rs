@@ -22,6 +22,7 @@ mod measure;
 mod option_list;
 mod output;
 mod resize;
+mod runs;
 mod seed;
 mod single_dash;
 mod sparsify;
@@ -56,6 +57,7 @@ pub(crate) use measure::MeasureArgs;
 pub(crate) use option_list::OptionList;
 pub(crate) use output::{ProgressArgs, ProgressMode, ReportArgs, ThreadArgs};
 pub(crate) use resize::ResizeArgs;
+pub(crate) use runs::{KillArgs, PsArgs, RunArgs, SshArgs};
 pub(crate) use seed::{
     ComposeArgs, SeedArgs, SeedCommand, SeedContentsArgs, SeedFormat, SeedMakeArgs, SeedServeArgs,
     SeedShowArgs,
@@ -105,6 +107,7 @@ Examples:
   qimg seed user-data                       a seed for cloud-init
   qimg validate debian.toml                 what is wrong with a template, native or Packer's
   qimg build debian.toml                    an image booted, provisioned, sealed and compressed
+  qimg run disk.qcow2                       an image booted to look around; also ssh, ps and kill
 
 Also there:
   qimg completions SHELL                    completions for bash, elvish, fish, powershell or zsh
@@ -114,7 +117,7 @@ Exit codes:
   0    done
   1    failed, or used wrongly
   129, 130, 143   ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM
-  build, check, compare and seed have more of them; each command's --help says which.
+  build, check, compare, run, seed and ssh have more of them; each command's --help says which.
 
 Results go to stdout; progress, warnings and errors to stderr.
 A file that an image names (a backing file, a data file) is not opened unless --backing says so.";
@@ -139,6 +142,10 @@ pub(crate) enum Command {
     Disk(DiskArgs),
     Seed(Box<SeedArgs>),
     Build(Box<BuildArgs>),
+    Run(Box<RunArgs>),
+    Ssh(SshArgs),
+    Ps(PsArgs),
+    Kill(KillArgs),
     Validate(ValidateArgs),
     Template(TemplateCommandArgs),
     Cache(CacheArgs),

@@ -57,6 +57,12 @@ pub(super) fn run(args: &BuildArgs, console: &mut Console<'_>) -> Status {
                 OnError::RunCleanupProvisioner => build::OnError::RunCleanupProvisioner,
             },
             debug: args.debug,
+            keep: args.keep,
+            cache: match (args.no_cache, args.cache_steps) {
+                (true, _) => Some(false),
+                (false, true) => Some(true),
+                (false, false) => None,
+            },
         },
         ask: (args.debug || args.on_error == OnError::Ask || asks(build))
             .then_some(&terminal as &dyn Ask),

@@ -20,6 +20,7 @@ mod inspect;
 mod map;
 mod measure;
 mod resize;
+mod runs;
 mod seed;
 mod sparsify;
 mod surroundings;
@@ -87,6 +88,10 @@ pub(crate) fn run(cli: &Cli, console: &mut Console<'_>) -> Status {
         Command::Disk(args) => disk::run(args, progress, console),
         Command::Seed(args) => seed::run(args, console),
         Command::Build(args) => build::run(args, console),
+        Command::Run(args) => runs::run(args, console),
+        Command::Ssh(args) => runs::ssh(args, console),
+        Command::Ps(args) => runs::ps(args, console),
+        Command::Kill(args) => runs::kill(args, console),
         Command::Validate(args) => template::validate(args, console),
         Command::Template(args) => template::template(args, console),
         Command::Cache(args) => cache::run(args, console),

@@ -66,7 +66,7 @@ pub(super) fn cache(asked: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// Where runs keep logs, pictures, and scripts while they run.
-fn runs() -> PathBuf {
+pub(super) fn runs() -> PathBuf {
     let set = |name: &str| {
         env::var_os(name)
             .filter(|value| !value.is_empty())

@@ -11,6 +11,7 @@ use crate::build::provisioner::watch::WatchedReader;
 use crate::build::provisioner::{Context, Watch};
 use crate::communicator::{Communicator, Exit, Stream, quote, tree};
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::{HostFile, Locking, ReadAt};
 
 /// Directories within each other at most.
 const MOST_DEPTH: usize = 128;
@@ -135,6 +136,58 @@ fn expand(source: &str) -> Result<Vec<String>> {
         return Err(Error::usage(format!("no file matches {source}")));
     }
     Ok(found)
+}
+
+/// Gives `take` everything that an upload of `source` brings into the guest: names, modes and bytes.
+///
+/// # Errors
+/// There is no such file, or it cannot be read.
+pub(crate) fn uploaded(
+    source: &str,
+    watch: &Watch<'_>,
+    take: &mut dyn FnMut(&str, &[u8]),
+) -> Result<()> {
+    for source in expand(source)? {
+        let path = Path::new(&source);
+        let metadata = path
+            .metadata()
+            .map_err(|error| Error::io("find the file to upload", error).at_path(path))?;
+        // Where it lies on the host is nothing to the guest.
+        take("source", host_name(&source).unwrap_or_default().as_bytes());
+        take("contents", &[u8::from(means_contents(&source))]);
+        if metadata.is_dir() {
+            for entry in walk(path, watch)? {
+                take("name", entry.name.as_os_str().as_encoded_bytes());
+                take("mode", &entry.mode.to_le_bytes());
+                if !entry.is_directory {
+                    bytes(&entry.path, watch, take)?;
+                }
+            }
+        } else {
+            let mode = metadata.permissions().mode() & 0o777;
+            take("mode", &mode.to_le_bytes());
+            bytes(path, watch, take)?;
+        }
+    }
+    Ok(())
+}
+
+fn bytes(path: &Path, watch: &Watch<'_>, take: &mut dyn FnMut(&str, &[u8])) -> Result<()> {
+    let file = HostFile::open_read(path, Locking::Ignore)?;
+    let length = file.len()?;
+    take("length", &length.to_le_bytes());
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < length {
+        watch.check()?;
+        let piece = usize::try_from(length - at).unwrap_or(usize::MAX);
+        let piece = piece.min(buffer.len());
+        let wanted = buffer.get_mut(..piece).unwrap_or_default();
+        file.read_exact_at(wanted, at)?;
+        take("bytes", wanted);
+        at += piece as u64;
+    }
+    Ok(())
 }
 
 /// A file or directory below the one that is sent.

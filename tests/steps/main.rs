@@ -1,0 +1,5 @@
+//! The step cache, and machines to look around in: the program against the small guest.
+
+mod builds;
+mod visits;
+mod world;
