@@ -288,7 +288,7 @@ impl Place {
     fn make(host: &Surroundings, name: &str, stop: &Stop) -> Result<Self> {
         let run = RunDirectory::make(&host.runs, &host.run, name, stop)?;
         Ok(Self {
-            path: run.path().to_owned(),
+            path: host.runs.join(&host.run).join(name),
             _run: run,
         })
     }

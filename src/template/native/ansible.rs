@@ -16,7 +16,7 @@ fn input(table: &Table<'_, '_>, key: &'static str, paths: &Paths<'_>) -> Result<
         return Ok(None);
     };
     let at = table.node(key).map_or(table.at, |node| node.at);
-    Ok(Some(there(table, key, text, at, paths)))
+    Ok(Some(there(table, key, &text, at, paths)))
 }
 
 fn inputs(table: &Table<'_, '_>, key: &'static str, paths: &Paths<'_>) -> Result<Vec<Text>> {
@@ -24,12 +24,12 @@ fn inputs(table: &Table<'_, '_>, key: &'static str, paths: &Paths<'_>) -> Result
     Ok(all
         .into_iter()
         .filter(|(text, _)| !text.0.is_empty())
-        .map(|(text, node)| there(table, key, text, node.at, paths))
+        .map(|(text, node)| there(table, key, &text, node.at, paths))
         .collect())
 }
 
-fn there(table: &Table<'_, '_>, key: &str, text: Text, at: usize, paths: &Paths<'_>) -> Text {
-    let text = paths.late(&text);
+fn there(table: &Table<'_, '_>, key: &str, text: &Text, at: usize, paths: &Paths<'_>) -> Text {
+    let text = paths.late(text);
     if let Some(path) = text.as_literal()
         && !paths.exists(path.as_ref())
     {
