@@ -23,6 +23,8 @@ pub struct Access {
     pub host_key: Option<KeyPair>,
     /// The seed volume.
     pub seed: Option<PathBuf>,
+    /// The files of the seed, where they are served instead.
+    pub served: Option<Vec<seed::File>>,
     /// Id of the instance that the seed makes of the guest.
     pub instance_id: Option<String>,
     /// The file with the private key, for programs of others.
@@ -52,9 +54,13 @@ impl Access {
             )?);
         }
         if let Some(volume) = access.seed_volume(build)? {
-            let file = directory.join("seed.img");
-            write_file(&file, &volume.bytes)?;
-            access.seed = Some(file);
+            if build.seed.as_ref().is_some_and(|seed| seed.over_http) {
+                access.served = Some(volume.files);
+            } else {
+                let file = directory.join("seed.img");
+                write_file(&file, &volume.bytes)?;
+                access.seed = Some(file);
+            }
             access.instance_id = volume.instance_id;
         }
         Ok(access)

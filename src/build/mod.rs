@@ -11,11 +11,14 @@
 
 mod access;
 pub mod artifact;
+mod boot_command;
+mod bridge;
 mod chain;
 mod disk;
 pub mod event;
 mod failure;
 mod guest;
+mod http;
 mod image;
 pub mod late;
 pub mod local;
@@ -88,6 +91,25 @@ fn run(request: &BuildRequest<'_>, reporter: &Reporter<'_>) -> Result<Report, Fa
     let prepared = stages.run("prepare", At::Host, || {
         Prepared::new(request, reporter, &texts)
     })?;
+    let serving = prepared.serving.clone();
+    std::thread::scope(|scope| {
+        // Whatever ends the build, the server ends with it.
+        let _end = serving.as_deref().map(http::EndWith);
+        if let Some(serving) = &serving {
+            scope.spawn(|| serving.run(reporter));
+        }
+        run_machine(request, reporter, &texts, stages, prepared)
+    })
+}
+
+/// From a machine that could be started to artifacts.
+fn run_machine(
+    request: &BuildRequest<'_>,
+    reporter: &Reporter<'_>,
+    texts: &Texts,
+    mut stages: Stages<'_>,
+    prepared: Prepared<'_>,
+) -> Result<Report, Failed> {
     let connected = stages.run("boot", At::Guest, || Connected::boot(prepared))?;
     let connected = stages.run("cloud-init", At::Guest, || {
         connected.wait_for_cloud_init().map(|()| connected)
@@ -99,7 +121,7 @@ fn run(request: &BuildRequest<'_>, reporter: &Reporter<'_>) -> Result<Report, Fa
     let stopped = stages.run("shut down", At::Provision, || connected.shut_down())?;
     let built = stages.run("image", At::Host, || image::make(stopped))?;
     let artifacts = stages.run("post-process", At::PostProcess, || {
-        post_process(request, reporter, &texts, &facts, &built)
+        post_process(request, reporter, texts, &facts, &built)
     })?;
     for (index, artifact) in artifacts.iter().enumerate() {
         let files: Vec<String> = artifact

@@ -80,6 +80,7 @@ pub fn plan(request: &BuildRequest<'_>) -> Result<Plan> {
         boots_from_disk: build.base.is_disk,
         cds: &[],
         floppy: None,
+        network_boot: build.boot.network.as_ref(),
         seed: None,
         forward: build.communicator.as_ref().map(|ssh| Forward {
             host: 0,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::failure::{of_death, tell_evidence};
 use super::guest::Connected;
 use super::late::RenderText;
 use super::prepared::{Prepared, is_native};
@@ -11,6 +12,7 @@ use super::request::OnError;
 use super::seal::{self, MachineId, Own, SealReport, Step, StepState, Way};
 use crate::communicator::{Communicator, Exit};
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine::running::Death;
 use crate::machine::{Ladder, Rung};
 use crate::template::model::Provisioner;
 
@@ -129,9 +131,21 @@ impl<'a> Connected<'a> {
         if self.ssh.is_some() {
             self.watched(|| self.seal(command.as_deref(), &mut begun))?;
         }
-        let commanded = command.is_some() && begun || shutdown.disabled;
-        reporter.step("Shutting the guest down");
+        // Without a way in nobody tells the guest to end: it does so by itself.
+        let by_itself = self.ssh.is_none();
+        let commanded = command.is_some() && begun || shutdown.disabled || by_itself;
         let patient = shutdown.timeout;
+        reporter.step(&if by_itself {
+            format!(
+                "Waiting for the guest to power off, for {} s at most",
+                patient.as_secs()
+            )
+        } else {
+            "Shutting the guest down".to_owned()
+        });
+        if by_itself {
+            self.wait_for_its_end(patient)?;
+        }
         let ladder = Ladder {
             command: commanded.then_some(patient),
             power_button: (!shutdown.disabled).then_some(patient),
@@ -169,6 +183,30 @@ impl<'a> Connected<'a> {
         drop(self.ssh);
         drop(self.running);
         Ok(self.prepared)
+    }
+
+    /// Waits for a guest that nobody enters to power off.
+    fn wait_for_its_end(&self, patient: Duration) -> Result<()> {
+        let (request, reporter) = (self.prepared.request, self.prepared.reporter);
+        let death = self.running.wait(patient, &*request.stop)?;
+        if death == Some(Death::PoweredOff) {
+            return Ok(());
+        }
+        let report = self.running.report();
+        tell_evidence(reporter, &report);
+        Err(match death {
+            Some(death) => of_death(&death, &report),
+            None => Error::new(
+                ErrorKind::Guest,
+                format!(
+                    "the guest has not powered off within {} s",
+                    patient.as_secs()
+                ),
+            )
+            .with_remedy(
+                "see that it does so when it is done, or give it more time: shutdown_timeout",
+            ),
+        })
     }
 
     /// The seal, or at least the removal of what the build brought; then the command that shuts the guest down.

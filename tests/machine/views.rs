@@ -107,7 +107,8 @@ fn keys_reach_the_screen_and_its_text_is_read() {
         },
     );
     for key in ["r", "o", "o", "t"] {
-        guest.running.press(&[key]).unwrap();
+        let keys = [true, false].map(|down| qimg::keyboard::KeyEvent { key, down });
+        guest.running.strike(&keys, NEVER).unwrap();
     }
     wait_until("what was typed is there", Duration::from_secs(20), || {
         guest
