@@ -22,6 +22,7 @@ mod http;
 mod image;
 pub mod late;
 pub mod local;
+mod media;
 pub mod output;
 mod plan;
 pub mod post_processor;

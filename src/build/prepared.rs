@@ -13,6 +13,7 @@ use super::disk::{self, Origin};
 use super::event::{Reporter, Unit};
 use super::http::{self, Serving};
 use super::late::RenderText;
+use super::media;
 use super::output::OutputDirectory;
 use super::request::{BuildRequest, OnError};
 use super::texts::Texts;
@@ -50,6 +51,7 @@ pub(super) struct Prepared<'a> {
     kernel: QemuArgs,
     network_boot: Option<NetworkBoot>,
     cds: Vec<PathBuf>,
+    floppy: Option<PathBuf>,
     boot: Option<Boot>,
     copies: BTreeMap<PathBuf, PathBuf>,
     port: u16,
@@ -140,7 +142,9 @@ impl<'a> Prepared<'a> {
             virtual_size: base.virtual_size,
         });
         let medium = base.as_ref().filter(|_| !build.base.is_disk);
-        let cds: Vec<PathBuf> = medium.map(|base| base.path.clone()).into_iter().collect();
+        let mut cds: Vec<PathBuf> = medium.map(|base| base.path.clone()).into_iter().collect();
+        let (cd, floppy) = media::make(request, output.work())?;
+        cds.extend(cd);
         let mut copies = BTreeMap::new();
         for path in wish.firmware {
             let name = path.file_name().unwrap_or(path.as_os_str());
@@ -189,6 +193,7 @@ impl<'a> Prepared<'a> {
                 file: network.file.clone(),
             }),
             cds,
+            floppy,
             boot,
             copies,
             port,
@@ -278,7 +283,7 @@ impl<'a> Prepared<'a> {
             additional: &self.additional,
             boots_from_disk: build.base.is_disk || again,
             cds: &self.cds,
-            floppy: None,
+            floppy: self.floppy.as_deref(),
             network_boot: self.network_boot.as_ref(),
             seed: self.access.seed.as_deref(),
             forward,
@@ -492,42 +497,64 @@ fn fetched_base(request: &BuildRequest<'_>, reporter: &Reporter<'_>) -> Result<f
 }
 
 fn choose_firmware(request: &BuildRequest<'_>, output: &OutputDirectory) -> Result<Option<Boot>> {
+    let keeps = match &request.build.machine.firmware {
+        Firmware::Efi { drop_variables, .. } => !drop_variables,
+        _ => false,
+    };
+    let directory = if keeps {
+        output.artifact()
+    } else {
+        output.work().to_owned()
+    };
+    Ok(match find_firmware(request)? {
+        Some(Boot::Flash(found)) => {
+            Some(Boot::Flash(found.with_copy(&directory.join("efivars.fd"))?))
+        }
+        other => other,
+    })
+}
+
+/// The firmware that the machine will have, with the host's own variables.
+pub(super) fn find_firmware(request: &BuildRequest<'_>) -> Result<Option<Boot>> {
     let (machine, host) = (&request.build.machine, request.surroundings);
-    match &machine.firmware {
-        Firmware::Default => Ok(None),
-        Firmware::File { path, flash: false } => Ok(Some(Boot::Bios(path.clone()))),
-        Firmware::File { path, flash: true } => Ok(Some(Boot::OneFlash(path.clone()))),
+    let at = |path: &Path| host.directory.join(path);
+    Ok(match &machine.firmware {
+        Firmware::Default => None,
+        // A name without a directory is one of QEMU's own files.
+        Firmware::File { path, flash: false } => Some(Boot::Bios(if at(path).exists() {
+            at(path)
+        } else {
+            path.clone()
+        })),
+        Firmware::File { path, flash: true } => Some(Boot::OneFlash(at(path))),
         Firmware::Efi {
             code,
             variables,
             secure,
-            drop_variables,
-        } => {
-            let found = match code {
-                Some(code) => firmware::named(code, variables.as_deref(), &host.firmware)?,
-                None => {
-                    let binary = Path::new(&machine.qemu)
-                        .file_name()
-                        .unwrap_or_default()
-                        .to_string_lossy();
-                    let wanted = firmware::Wanted {
-                        architecture: binary.strip_prefix("qemu-system-").unwrap_or("x86_64"),
-                        machine_type: machine.machine_type.as_deref(),
-                        secure: *secure,
-                    };
-                    firmware::find(&wanted, &host.firmware)?
+            ..
+        } => Some(Boot::Flash(match code {
+            Some(code) => {
+                let variables = variables.as_deref().map(at);
+                firmware::named(&at(code), variables.as_deref(), &host.firmware)?
+            }
+            None => {
+                let binary = Path::new(&machine.qemu)
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy();
+                let wanted = firmware::Wanted {
+                    architecture: binary.strip_prefix("qemu-system-").unwrap_or("x86_64"),
+                    machine_type: machine.machine_type.as_deref(),
+                    secure: *secure,
+                };
+                let mut found = firmware::find(&wanted, &host.firmware)?;
+                if let Some(variables) = variables {
+                    found.variables = at(variables);
                 }
-            };
-            let directory = if *drop_variables {
-                output.work().to_owned()
-            } else {
-                output.artifact()
-            };
-            Ok(Some(Boot::Flash(
-                found.with_copy(&directory.join("efivars.fd"))?,
-            )))
-        }
-    }
+                found
+            }
+        })),
+    })
 }
 
 /// Whether a dialect's own defaults hold where the template says nothing.

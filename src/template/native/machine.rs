@@ -301,7 +301,13 @@ pub(super) fn machine(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<Machin
             .filled("qemu")?
             .unwrap_or_else(|| "qemu-system-x86_64".to_owned()),
         accelerator: table.word("accelerator", &ACCELERATORS)?,
-        machine_type: table.filled("type")?,
+        // What UEFI firmware is made for; a template of Packer's has what Packer gives it.
+        machine_type: match table.filled("type")? {
+            None if table.word("boot", &["bios", "uefi"])?.as_deref() == Some("uefi") => {
+                Some("q35".to_owned())
+            }
+            kind => kind,
+        },
         cpu_model: table.filled("cpu")?,
         cpus: cpus.unwrap_or(2).max(1),
         topology: topology.map(|count: Option<u32>| count.filter(|count| *count > 0)),
