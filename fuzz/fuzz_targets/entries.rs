@@ -122,13 +122,13 @@ fn refcounts(geometry: Geometry, input: &Input<'_>) {
 
 fn tables(input: &Input<'_>) {
     if let Ok((snapshots, length)) = parse_table(input.table, input.snapshots.into(), input.count) {
-        assert_eq!(snapshots.len(), input.snapshots.into());
+        assert_eq!(snapshots.len(), usize::from(input.snapshots));
         assert!(length <= input.table.len() as u64);
     }
     let count = u32::from(input.bitmaps);
     // The directory is what is left of the table's bytes when they are not whole entries.
     if let Ok(entries) = parse_directory(input.table, count) {
-        assert_eq!(entries.len(), input.bitmaps.into());
+        assert_eq!(entries.len(), usize::from(input.bitmaps));
         if entries
             .iter()
             .any(|entry| entry.name.contains(char::REPLACEMENT_CHARACTER))

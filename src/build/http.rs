@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::event::Reporter;
@@ -24,7 +25,7 @@ const COMPARED: usize = 1000;
 struct GuestSite {
     directory: Option<PathBuf>,
     content: BTreeMap<String, String>,
-    seed: Option<Files>,
+    seed: OnceLock<Files>,
 }
 
 /// A server for one build.
@@ -32,6 +33,7 @@ struct GuestSite {
 pub(super) struct Serving {
     server: Server,
     site: GuestSite,
+    has_seed: bool,
     stop: AtomicBool,
     /// As the guest sees it.
     address: String,
@@ -42,13 +44,18 @@ impl Serving {
     ///
     /// # Errors
     /// No port is free; the address is not this host's; the directory is not there.
-    pub(super) fn new(request: &BuildRequest<'_>, seed: Option<Vec<File>>) -> Result<Option<Self>> {
+    pub(super) fn new(request: &BuildRequest<'_>) -> Result<Option<Self>> {
         let (media, host) = (&request.build.media, request.surroundings);
         let directory = media
             .http_directory
             .as_ref()
             .map(|directory| host.directory.join(directory));
-        if directory.is_none() && media.http_content.is_empty() && seed.is_none() {
+        let has_seed = request
+            .build
+            .seed
+            .as_ref()
+            .is_some_and(|seed| seed.over_http);
+        if directory.is_none() && media.http_content.is_empty() && !has_seed {
             return Ok(None);
         }
         if let Some(directory) = directory.as_ref().filter(|directory| !directory.is_dir()) {
@@ -69,11 +76,17 @@ impl Serving {
             site: GuestSite {
                 directory,
                 content,
-                seed: seed.map(Files::new),
+                seed: OnceLock::new(),
             },
+            has_seed,
             stop: AtomicBool::new(false),
             address: guest_address(request, listens),
         }))
+    }
+
+    /// The files of the seed, which are not known when the port has to be.
+    pub(super) fn give_seed(&self, files: Vec<File>) {
+        let _ = self.site.seed.set(Files::new(files));
     }
 
     /// Address and port, as the guest sees them.
@@ -88,9 +101,7 @@ impl Serving {
             Ok(IpAddr::V6(address)) => format!("[{address}]"),
             _ => address,
         };
-        self.site
-            .seed
-            .is_some()
+        self.has_seed
             .then(|| format!("http://{shown}:{port}{SEED}"))
     }
 
@@ -188,7 +199,7 @@ fn is_taken(error: &Error) -> bool {
 
 impl Site for GuestSite {
     fn find(&self, path: &str) -> Found {
-        if let (Some(seed), Some(name)) = (&self.seed, path.strip_prefix(SEED)) {
+        if let (Some(seed), Some(name)) = (self.seed.get(), path.strip_prefix(SEED)) {
             return seed.find(name);
         }
         if let Some(text) = self.content.get(path) {
@@ -281,7 +292,7 @@ mod tests {
             content: [("/preseed.cfg", "d-i x"), ("/sub/ks.cfg", "text")]
                 .map(|(path, text)| (path.to_owned(), text.to_owned()))
                 .into(),
-            seed: Some(Files::new(vec![File {
+            seed: OnceLock::from(Files::new(vec![File {
                 name: "meta-data".to_owned(),
                 bytes: b"instance-id: a\n".to_vec(),
             }])),
@@ -305,7 +316,7 @@ mod tests {
         let site = GuestSite {
             directory: Some(bench.path().to_owned()),
             content: BTreeMap::new(),
-            seed: None,
+            seed: OnceLock::new(),
         };
         assert_eq!(shown(&site, "/kickstart.cfg"), "file of 4");
         assert_eq!(shown(&site, "/kickstrat.cfg"), "missing, /kickstart.cfg?");

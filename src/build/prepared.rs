@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::access::Access;
+use super::accounts::{self, Account};
 use super::boot_command;
 use super::disk::{self, Origin};
 use super::event::{Reporter, Unit};
@@ -16,13 +17,13 @@ use super::late::RenderText;
 use super::media;
 use super::output::OutputDirectory;
 use super::request::{BuildRequest, OnError};
+use super::runs::RunDirectory;
 use super::texts::Texts;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Hashing, Signature, Step};
 use crate::machine::accelerator::{self, Choice};
 use crate::machine::command_line::{Boot, Drive, Forward, Spec, wishes};
 use crate::machine::{Accelerator, CommandLine, command_line, firmware, launcher};
-use crate::store::make_directory;
 use crate::template::model::{Dialect, Firmware, NetworkBoot};
 
 /// Values of `qemuargs`, filled in.
@@ -57,6 +58,7 @@ pub(super) struct Prepared<'a> {
     port: u16,
     // Last: all files lie in it.
     pub(super) output: OutputDirectory,
+    _run: RunDirectory,
     // The base stays in the cache for as long as it is needed.
     _base: Option<fetch::Fetched>,
 }
@@ -79,10 +81,7 @@ impl<'a> Prepared<'a> {
         let main = directory.join(&build.output.name);
         texts.field("OutputDir", build.output.directory.display().to_string());
         texts.field("Name", build.output.name.clone());
-        let run_directory = host.runs.join(&host.run).join(&build.name);
-        make_directory(&run_directory)?;
-        let access = Access::prepare(build, &run_directory)?;
-        let serving = Serving::new(request, access.served.clone())?.map(Arc::new);
+        let serving = Serving::new(request)?.map(Arc::new);
         let (address, http_port) = match &serving {
             Some(serving) => serving.as_seen(),
             None => (
@@ -102,9 +101,6 @@ impl<'a> Prepared<'a> {
         ] {
             texts.of_build(name, value);
         }
-        let public = access.key.as_ref().map(|key| key.public_line());
-        texts.field("SSHPublicKey", public.unwrap_or_default());
-        let boot_command = boot_command::prepare(request, texts)?;
         let port = port(request)?;
         texts.field("SSHHostPort", port.to_string());
         let mut qemu_args = filled_in(request, texts)?;
@@ -112,7 +108,6 @@ impl<'a> Prepared<'a> {
             let told = format!("type=1,serial=ds=nocloud;s={url}");
             qemu_args.push(("-smbios".to_owned(), vec![told]));
         }
-        let kernel = kernel_arguments(request, texts)?;
         let wish = wishes(&qemu_args, &main, &host.directory);
         if wish.main_format.as_deref() == Some("raw") {
             return Err(Error::unsupported(
@@ -130,6 +125,8 @@ impl<'a> Prepared<'a> {
             ),
         )?;
         let output = OutputDirectory::claim(&directory, request.options.force, wish.names_main)?;
+        let run = RunDirectory::make(&host.runs, &host.run, &build.name, &*request.stop)?;
+        let run_directory = run.path().to_owned();
 
         let base = match build.base.urls.is_empty() {
             true => None,
@@ -145,6 +142,18 @@ impl<'a> Prepared<'a> {
         let mut cds: Vec<PathBuf> = medium.map(|base| base.path.clone()).into_iter().collect();
         let (cd, floppy) = media::make(request, output.work())?;
         cds.extend(cd);
+        let account = match (&origin, &build.communicator) {
+            (Some(origin), Some(ssh)) => accounts::look_for(&ssh.username, origin),
+            _ => Account::Unknown,
+        };
+        let access = Access::prepare(build, account, &run_directory)?;
+        if let (Some(serving), Some(files)) = (&serving, &access.served) {
+            serving.give_seed(files.clone());
+        }
+        let public = access.key.as_ref().map(|key| key.public_line());
+        texts.field("SSHPublicKey", public.unwrap_or_default());
+        let boot_command = boot_command::prepare(request, texts)?;
+        let kernel = kernel_arguments(request, texts)?;
         let mut copies = BTreeMap::new();
         for path in wish.firmware {
             let name = path.file_name().unwrap_or(path.as_os_str());
@@ -198,6 +207,7 @@ impl<'a> Prepared<'a> {
             copies,
             port,
             output,
+            _run: run,
             _base: base,
         };
         if matches!(

@@ -2,7 +2,7 @@
 //!
 //! | module | knows |
 //! |---|---|
-//! | [`command_line`] | arguments of QEMU: defaults, `qemuargs`, what survives them; pure |
+//! | [`mod@command_line`] | arguments of QEMU: defaults, `qemuargs`, what survives them; pure |
 //! | [`accelerator`] | whether guests run in KVM here |
 //! | [`firmware`] | UEFI firmware of the host |
 //! | [`launcher`] | processes that end with this one, whatever ends it |
@@ -22,6 +22,7 @@
 pub mod accelerator;
 pub mod command_line;
 pub mod console;
+mod death;
 pub mod firmware;
 pub mod launcher;
 mod log;
