@@ -130,20 +130,16 @@ impl<'a> Connected<'a> {
         if self.ssh.is_some() {
             self.watched(|| self.seal(command.as_deref(), &mut begun))?;
         }
-        // Without a way in nobody tells the guest to end: it does so by itself.
-        let by_itself = self.ssh.is_none();
-        let commanded = command.is_some() && begun || shutdown.disabled || by_itself;
+        let commanded = command.is_some() && begun || shutdown.disabled;
         let patient = shutdown.timeout;
-        reporter.step(&if by_itself {
-            format!(
+        if self.ends_by_itself() {
+            reporter.step(&format!(
                 "Waiting for the guest to power off, for {} s at most",
                 patient.as_secs()
-            )
-        } else {
-            "Shutting the guest down".to_owned()
-        });
-        if by_itself {
+            ));
             self.wait_for_its_end(patient)?;
+        } else {
+            reporter.step("Shutting the guest down");
         }
         let ladder = Ladder {
             command: commanded.then_some(patient),
@@ -194,6 +190,15 @@ impl<'a> Connected<'a> {
         drop(self.ssh);
         drop(self.running);
         Ok(self.prepared)
+    }
+
+    /// Without a way in nobody tells the guest to end: what it is booted for, it does and ends. A disk that is only
+    /// started, in a template of qimg's own, is ended by its power button.
+    fn ends_by_itself(&self) -> bool {
+        let request = self.prepared.request;
+        let build = request.build;
+        let works = !build.base.is_disk || !build.boot.steps.is_empty() || !is_native(request);
+        self.ssh.is_none() && works
     }
 
     /// Waits for a guest that nobody enters to power off.

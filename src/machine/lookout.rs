@@ -233,9 +233,10 @@ mod tests {
         assert!(!looked.find(&first, "Password:"));
         // It was answered, and asked again.
         assert!(looked.find(&lines("hello\nPassword: \nPassword:"), "Password:"));
-        // The screen moved up by two lines.
+        // The screen moved up.
         assert!(!looked.find(&lines("Password: "), "Password:"));
-        assert!(looked.find(&lines("Password: \nPassword:"), "Password:"));
+        assert!(!looked.find(&lines("Password: \nPassword:"), "Password:"));
+        assert!(looked.find(&lines("Password: \nPassword: \nPassword:"), "Password:"));
         // And was cleared.
         assert!(looked.find(&lines("\n\n\nPassword:"), "Password:"));
         let mut looked = Looked::default();

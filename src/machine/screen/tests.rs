@@ -52,7 +52,7 @@ fn what_is_shown_begins_anywhere_in_text_memory() {
             memory[(at + number) % (TEXT_SIZE / 2) * 2] = byte;
         }
     };
-    put(0, "old words");
+    put(100, "old words");
     put(80 * 30 + 2, "login:");
     put(TEXT_SIZE / 2 - 3, "wrapped");
     assert!(memory_has(&memory, "old words") && memory_has(&memory, "login:"));
