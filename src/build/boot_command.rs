@@ -16,13 +16,15 @@ use crate::machine::Running;
 use crate::machine::lookout::{Lookout, Place};
 use crate::machine::typing::Taken;
 use crate::store::{read_file, write_file};
-use crate::template::model::{Dialect, Text};
+use crate::template::model::{Dialect, Firmware, Text};
 
 /// Before the first key, where the template does not say.
 const WAIT: Duration = Duration::from_secs(10);
 /// After a stroke, where the template does not say. The guest has taken it then; what reads its keyboard may still be
 /// busy with it.
 const INTERVAL: Duration = Duration::from_millis(20);
+/// The same where UEFI's own drivers read the keyboard: they keep few keys, and do not tell how many.
+const INTERVAL_OF_UEFI: Duration = Duration::from_millis(100);
 /// For a text to appear, where the command does not say.
 const APPEARS: Duration = Duration::from_secs(120);
 /// Bytes of a picture at most.
@@ -78,7 +80,10 @@ fn interval_of(request: &BuildRequest<'_>) -> Duration {
     boot.key_interval
         .filter(|interval| !interval.is_zero())
         .or_else(of_environment)
-        .unwrap_or(INTERVAL)
+        .unwrap_or(match &request.build.machine.firmware {
+            Firmware::Default => INTERVAL,
+            Firmware::Efi { .. } | Firmware::File { .. } => INTERVAL_OF_UEFI,
+        })
 }
 
 /// Types the boot command.

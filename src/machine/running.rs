@@ -167,6 +167,8 @@ pub struct Running {
     watcher: Option<JoinHandle<()>>,
     tell: SyncSender<Message>,
     pub(super) picture: Arc<Mutex<()>>,
+    /// Places of keys that a BIOS kept, and that nobody will read any more.
+    pub(super) stale_keys: Mutex<Option<(u16, u16)>>,
 }
 
 impl Running {
@@ -248,6 +250,7 @@ impl Running {
             watcher: Some(watcher),
             tell,
             picture,
+            stale_keys: Mutex::new(None),
         };
         running.begin(start, hear, stop)?;
         Ok(running)

@@ -1,9 +1,10 @@
 //! Keys for the guest.
 //!
 //! Knows how QEMU takes keys, and how a PC tells whether its guest has taken them: the keyboard controller's port 0x64
-//! says so, and reading it changes nothing. So no key is sent while the one before is still in the keyboard, however
-//! slow the guest is. Must not know what is typed, or why.
+//! says so, and reading it changes nothing; and where a BIOS keeps what a boot loader has not read yet. So no key is sent
+//! while the one before waits somewhere, however slow the guest is. Must not know what is typed, or why.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -25,6 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const STATUS: u16 = 0x64;
 const FULL: u8 = 1;
 
+/// Where a BIOS keeps the places of the first key that was not read, and behind the last one; and between which they lie.
+const BIOS_KEYS: u64 = 0x41a;
+const BIOS_PLACES: std::ops::Range<u16> = 0x1e..0x3e;
+
 /// What became of a stroke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
@@ -42,6 +47,7 @@ impl Running {
     /// # Errors
     /// QEMU knows no such key, or does not answer; the machine is lost; `stop` says so.
     pub fn strike(&self, keys: &[KeyEvent], stop: &Stop) -> Result<Taken> {
+        self.wait_for_bios(stop)?;
         let event = |event: &KeyEvent| json!({"type": "key", "data": {"down": event.down, "key": {"type": "qcode", "data": event.key}}});
         let events: Vec<Value> = keys.iter().map(event).collect();
         self.qmp()
@@ -55,6 +61,35 @@ impl Running {
                 Some(_) if started.elapsed() > PATIENCE => return Ok(Taken::No),
                 Some(_) => {}
             }
+            self.pass(LOOK, stop)?;
+        }
+    }
+
+    /// Waits until a boot loader has read what its BIOS keeps for it, which are 15 keys at most: more are lost. Once no
+    /// BIOS is there any more, what stands in its memory does not change, and is not waited for again.
+    fn wait_for_bios(&self, stop: &Stop) -> Result<()> {
+        let mut started = Instant::now();
+        let mut seen = None;
+        loop {
+            let said = self.qmp().human(&format!("xp /2hx {BIOS_KEYS:#x}"))?;
+            let Some(places) = bios_places(&said) else {
+                return Ok(());
+            };
+            let mut stale = self
+                .stale_keys
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if places.0 == places.1 || *stale == Some(places) {
+                return Ok(());
+            }
+            if seen != Some(places) {
+                seen = Some(places);
+                started = Instant::now();
+            } else if started.elapsed() > PATIENCE {
+                *stale = Some(places);
+                return Ok(());
+            }
+            drop(stale);
             self.pass(LOOK, stop)?;
         }
     }
@@ -86,9 +121,28 @@ pub(super) fn port_value(said: &str) -> Option<u8> {
     u8::from_str_radix(value.trim(), 16).ok()
 }
 
+/// The places in `000000000000041a: 0x001e 0x0020`; `None`: no BIOS has written them.
+fn bios_places(said: &str) -> Option<(u16, u16)> {
+    let (_, values) = said.trim().split_once(':')?;
+    let mut values = values.split_whitespace().map(|value| {
+        let value = u16::from_str_radix(value.strip_prefix("0x")?, 16).ok()?;
+        BIOS_PLACES.contains(&value).then_some(value)
+    });
+    Some((values.next()??, values.next()??))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_that_a_bios_keeps_are_between_two_places() {
+        let of = |values: &str| bios_places(&format!("000000000000041a: {values}\r\n"));
+        assert_eq!(of("0x001e 0x0020"), Some((0x1e, 0x20)));
+        assert_eq!(of("0x0000 0x0000"), None);
+        assert_eq!(of("0x001e"), None);
+        assert_eq!(bios_places("Cannot access memory"), None);
+    }
 
     #[test]
     fn a_port_is_read_as_the_monitor_shows_it() {

@@ -45,7 +45,7 @@ fn a_packer_template_with_a_kickstart_builds_as_it_is() {
             "cd_label": "cidata",
             "boot_wait": "5s",
             "boot_command": [
-                "<waitfor \"Install\" 5m><wait2>e<wait2><down><leftCtrlOn>e<leftCtrlOff>",
+                "<waitfor \"Install\" 5m><wait2>e<wait2><down><down><leftCtrlOn>e<leftCtrlOff>",
                 " inst.ks=http://{{ .HTTPIP }}:{{ .HTTPPort }}/kickstart.cfg",
                 "<leftCtrlOn>x<leftCtrlOff>"
             ],
