@@ -64,7 +64,9 @@ fn a_packer_template_with_a_kickstart_builds_as_it_is() {
                 "hostname > /root/name",
                 "wget -q -O /root/again http://$PACKER_HTTP_ADDR/kickstart.cfg",
                 "wget -q -O /dev/null http://$PACKER_HTTP_ADDR/kickstrat.cfg || true",
-                "mkdir -p /mnt && mount -o ro /dev/sr1 /mnt && cat /mnt/sub/dir/file > /root/deep"
+                "mkdir -p /mnt && mount -o ro /dev/sr1 /mnt && cat /mnt/sub/dir/file > /root/deep",
+                // Which busybox's own does not know.
+                "rm -f /sbin/halt && printf '#!/bin/sh\\n[ \"$1\" = -p ] && exec /bin/busybox poweroff\\n' > /sbin/halt && chmod 755 /sbin/halt"
             ]
         }]
     });
