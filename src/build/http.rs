@@ -207,7 +207,8 @@ impl Site for GuestSite {
             return Found::Bytes(text.clone().into_bytes(), kind);
         }
         let Some(root) = &self.directory else {
-            return Found::Missing(near(path, self.content.keys().map(String::as_str)));
+            let known: Vec<&str> = self.content.keys().map(String::as_str).collect();
+            return Found::Missing(near(path, &known));
         };
         match look_beneath(root, path) {
             Looked::File(file, length) => Found::File(file, length),
@@ -234,17 +235,23 @@ impl Site for GuestSite {
                     .take(COMPARED)
                     .map(|name| format!("{above}/{}", name.trim_end_matches('/')))
                     .collect();
-                Found::Missing(near(path, paths.iter().map(String::as_str)))
+                let known: Vec<&str> = paths.iter().map(String::as_str).collect();
+                Found::Missing(near(path, &known))
             }
         }
     }
 }
 
 /// The path that was probably meant: one that differs little, or of the same name elsewhere.
-fn near<'p>(path: &str, known: impl Iterator<Item = &'p str> + Clone) -> Option<String> {
+fn near(path: &str, known: &[&str]) -> Option<String> {
     let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_lowercase();
-    crate::seed::nearest(path, known.clone())
-        .or_else(|| known.clone().find(|other| name(other) == name(path)))
+    crate::seed::nearest(path, known.iter().copied())
+        .or_else(|| {
+            known
+                .iter()
+                .copied()
+                .find(|other| name(other) == name(path))
+        })
         .map(str::to_owned)
 }
 
