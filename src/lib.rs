@@ -44,7 +44,9 @@
 //! | formats | [`image`] | qcow2 and raw, what they are and whether they are sound; policies for files that an image names; no operation |
 //! | guest | [`volume`], [`partition`], [`lvm`], [`fs`], [`free`] | partitions and filesystems inside the guest's disk, and what they do not use |
 //! | makers | [`fat`], [`iso9660`] | new filesystems, written as a whole |
+//! | keys | `keyboard` | boot commands, keyboard layouts (feature `build`) |
 //! | contracts | [`source`], [`writer`], [`extent`], [`codec`], [`zero`] | guest bytes, extents, one cluster |
+//! | guests' files | [`serve`] | a small HTTP server |
 //! | host | [`store`] | files, locks, holes, staging |
 //! | base | [`error`], [`units`], `fields` | failures that name file, place and remedy; sizes; numbers in records |
 //!
@@ -87,6 +89,8 @@ pub mod fuzzing;
 pub mod image;
 pub mod inspect;
 pub mod iso9660;
+#[cfg(feature = "build")]
+pub mod keyboard;
 pub mod lvm;
 #[cfg(feature = "build")]
 pub mod machine;
@@ -95,6 +99,7 @@ pub mod prune;
 pub mod resize;
 pub mod rewrite;
 pub mod seed;
+pub mod serve;
 pub mod source;
 pub mod sparsify;
 pub mod store;

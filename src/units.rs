@@ -3,6 +3,9 @@
 //! Knows qemu-img's suffixes (powers of 1024) and its rounding; knows nothing
 //! of images.
 
+#[cfg(feature = "build")]
+pub mod duration;
+
 use crate::error::{Error, Result};
 
 /// A size in bytes that was written by a person.

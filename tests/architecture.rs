@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("fat", &["error", "store", "units"]),
     ("free", &[]),
     ("fields", &[]),
+    ("serve", &["error", "store"]),
     ("iso9660", &["error"]),
     ("volume", &["error", "extent", "source"]),
     ("fs", &["error", "fields", "free", "volume"]),
@@ -37,8 +38,12 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("digest", &["error"]),
-    ("template", &["error", "seed", "store", "units"]),
-    ("machine", &["communicator", "error", "store", "template"]),
+    ("keyboard", &["error", "units"]),
+    ("template", &["error", "keyboard", "seed", "store", "units"]),
+    (
+        "machine",
+        &["communicator", "error", "keyboard", "store", "template"],
+    ),
     (
         "fetch",
         &[

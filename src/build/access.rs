@@ -36,6 +36,8 @@ pub struct Access {
     pub host_key: Option<KeyPair>,
     /// The seed volume.
     pub seed: Option<PathBuf>,
+    /// The files of the seed, where they are served instead.
+    pub served: Option<Vec<seed::File>>,
     /// Id of the instance that the seed makes of the guest.
     pub instance_id: Option<String>,
     /// Public lines of keys that let in besides it.
@@ -100,9 +102,13 @@ impl Access {
             )?);
         }
         if let Some(volume) = access.seed_volume(ssh, seed, account)? {
-            let file = directory.join(SEED);
-            write_file(&file, &volume.bytes)?;
-            access.seed = Some(file);
+            if seed.is_some_and(|seed| seed.over_http) {
+                access.served = Some(volume.files);
+            } else {
+                let file = directory.join(SEED);
+                write_file(&file, &volume.bytes)?;
+                access.seed = Some(file);
+            }
             access.instance_id = volume.instance_id;
         }
         Ok(access)

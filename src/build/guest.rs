@@ -1,12 +1,14 @@
 //! The second stage: the guest runs and has let us in.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::alongside::alongside;
+use super::boot_command;
 use super::failure::{of_death, of_wait, tell_evidence, tell_wait};
-use super::prepared::{Prepared, is_native};
+use super::prepared::{Prepared, is_native, path_of};
 use super::provisioner::{Connection, Facts, cloud_init};
 use super::register::Entrance;
 use super::steps::{Steps, into_the_present};
@@ -15,8 +17,9 @@ use crate::communicator::ssh::{Limits, Notice, Options, Ssh};
 use crate::communicator::{Stop, wait};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::running::Death;
-use crate::machine::{Accelerator, Running, Start};
-use crate::store::remove_file;
+use crate::machine::tpm::TpmProcess;
+use crate::machine::{Accelerator, Running, Start, launcher};
+use crate::store::{make_directory, remove_file};
 
 /// For the guest to answer, where the template does not say.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -38,6 +41,8 @@ pub(super) struct Connected<'a> {
     notices: Arc<Mutex<Vec<String>>>,
     pub(super) patience: u32,
     accelerator: Accelerator,
+    // Ends after the machine that it is a part of.
+    _tpm: Option<TpmProcess>,
     pub(super) prepared: Prepared<'a>,
 }
 
@@ -51,12 +56,13 @@ impl<'a> Connected<'a> {
         let asked = request.build.machine.accelerator.as_deref();
         let may_change = asked.and_then(Accelerator::named).is_none();
         let mut accelerator = prepared.choice.accelerator.clone();
+        let mut again = false;
         loop {
             if let Some(steps) = &prepared.steps {
                 steps.begin(prepared.disks(), &accelerator.to_string());
                 steps.tell(reporter);
             }
-            match try_once(&prepared, &accelerator) {
+            match try_once(&prepared, &accelerator, again) {
                 Err(lost) if prepared.goes_on() && !(request.stop)() => {
                     prepared.begin_anew(&lost.error)?;
                 }
@@ -69,6 +75,13 @@ impl<'a> Connected<'a> {
                     );
                     accelerator = Accelerator::Tcg;
                     prepared.make_disks()?;
+                }
+                Err(Lost {
+                    death: Some(Death::PoweredOff),
+                    ..
+                }) if prepared.installs_by_kernel() && !again => {
+                    reporter.step("The installer is done: what it installed is started");
+                    again = true;
                 }
                 Err(lost) => {
                     prepared.leave(&lost.error, &accelerator);
@@ -83,6 +96,7 @@ impl<'a> Connected<'a> {
                         notices: answer.notices,
                         patience: answer.patience,
                         accelerator,
+                        _tpm: answer.tpm,
                         prepared,
                     });
                 }
@@ -154,6 +168,7 @@ struct Answered {
     lost: Arc<AtomicBool>,
     notices: Arc<Mutex<Vec<String>>>,
     patience: u32,
+    tpm: Option<TpmProcess>,
 }
 
 /// A guest that did not.
@@ -168,7 +183,11 @@ impl From<Error> for Lost {
     }
 }
 
-fn try_once(prepared: &Prepared<'_>, accelerator: &Accelerator) -> Result<Answered, Lost> {
+fn try_once(
+    prepared: &Prepared<'_>,
+    accelerator: &Accelerator,
+    again: bool,
+) -> Result<Answered, Lost> {
     let (request, reporter) = (prepared.request, prepared.reporter);
     let build = request.build;
     let patience = if accelerator.is_hardware() {
@@ -176,7 +195,9 @@ fn try_once(prepared: &Prepared<'_>, accelerator: &Accelerator) -> Result<Answer
     } else {
         PATIENCE
     };
-    let line = prepared.command_line(accelerator)?;
+    let tpm = start_tpm(prepared)?;
+    let socket = tpm.as_ref().map(TpmProcess::socket);
+    let line = prepared.command_line(accelerator, socket, again)?;
     for warning in &line.warnings {
         reporter.warn(warning);
     }
@@ -214,9 +235,15 @@ fn try_once(prepared: &Prepared<'_>, accelerator: &Accelerator) -> Result<Answer
     let mut facts = Facts {
         name: build.name.clone(),
         kind: build.kind.clone(),
-        http: None,
+        http: prepared.serving.as_ref().map(|serving| serving.as_seen()),
         connection: None,
     };
+    if !again {
+        let typed = while_watched(&running, &lost, || {
+            boot_command::type_in(prepared, &running, patience)
+        });
+        typed.map_err(|error| lost_by(prepared, &running, error))?;
+    }
     let Some(template) = &build.communicator else {
         return Ok(Answered {
             ssh: None,
@@ -225,6 +252,7 @@ fn try_once(prepared: &Prepared<'_>, accelerator: &Accelerator) -> Result<Answer
             lost,
             notices,
             patience,
+            tpm,
         });
     };
     let host = template
@@ -288,6 +316,7 @@ fn try_once(prepared: &Prepared<'_>, accelerator: &Accelerator) -> Result<Answer
         lost,
         notices,
         patience,
+        tpm,
     })
 }
 
@@ -320,6 +349,52 @@ fn register(prepared: &Prepared<'_>, running: &Running, host: &str, port: u16) -
         run.entrance = Some(entrance);
     });
     Ok(())
+}
+
+fn start_tpm(prepared: &Prepared<'_>) -> Result<Option<TpmProcess>> {
+    let (request, reporter) = (prepared.request, prepared.reporter);
+    let Some(tpm) = &request.build.machine.tpm else {
+        return Ok(None);
+    };
+    let host = request.surroundings;
+    let swtpm = launcher::find_program(
+        Path::new("swtpm"),
+        path_of(&host.host.environment),
+        "install swtpm, or leave out vtpm (tpm in [machine])".to_owned(),
+    )?;
+    let directory = prepared.run_directory.join("tpm");
+    make_directory(&directory)?;
+    let stop = &*request.stop;
+    let process = TpmProcess::start(&host.launcher, &swtpm, &directory, tpm.version_1, stop)?;
+    reporter.note("A TPM in software is a part of the machine");
+    Ok(Some(process))
+}
+
+/// What is said and known of a guest that did not do what it was to do.
+fn lost_by(prepared: &Prepared<'_>, running: &Running, error: Error) -> Lost {
+    let (request, reporter) = (prepared.request, prepared.reporter);
+    if (request.stop)() {
+        return Error::cancelled().into();
+    }
+    let report = running.report();
+    let death = running.death();
+    let installed = death == Some(Death::PoweredOff) && prepared.installs_by_kernel();
+    if !installed {
+        tell_evidence(reporter, &report);
+    }
+    if let Some(seen) =
+        std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<wait::Report>())
+        && !installed
+    {
+        tell_wait(reporter, seen, &report);
+    }
+    match death {
+        Some(death) => Lost {
+            error: of_death(&death, &report),
+            death: Some(death),
+        },
+        None => of_wait(error, &report.signs).into(),
+    }
 }
 
 /// What ``{{ build `NAME` }}`` stands for from now on.
@@ -393,23 +468,7 @@ fn wait_for_ssh(
         }
         Err(error) => error,
     };
-    if (request.stop)() {
-        return Err(Error::cancelled().into());
-    }
-    let report = running.report();
-    tell_evidence(reporter, &report);
-    if let Some(seen) =
-        std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<wait::Report>())
-    {
-        tell_wait(reporter, seen, &report);
-    }
-    match running.death() {
-        Some(death) => Err(Lost {
-            error: of_death(&death, &report),
-            death: Some(death),
-        }),
-        None => Err(of_wait(error, &report.signs).into()),
-    }
+    Err(lost_by(prepared, running, error))
 }
 
 impl Connected<'_> {
@@ -446,7 +505,7 @@ impl Connected<'_> {
         let whole = template.timeout.unwrap_or(TIMEOUT * self.patience);
         let left = whole
             .saturating_sub(self.running.age())
-            .max(Duration::from_secs(30));
+            .max(Duration::from_secs(30) * self.patience);
         let done = cloud_init::wait(ssh, left, reporter, &*request.stop)?;
         for complaint in &done.complaints {
             reporter.note(&format!("cloud-init: {complaint}"));

@@ -41,7 +41,7 @@ impl Prepared<'_> {
     }
 
     fn left(&self, error: &Error, accelerator: &Accelerator) -> Result<()> {
-        let line = self.command_line(accelerator)?;
+        let line = self.command_line(accelerator, None, false)?;
         let to = self.run_directory.clone();
         let mut moved: Vec<(PathBuf, PathBuf)> = Vec::new();
         for (number, file) in self.disks().into_iter().enumerate() {

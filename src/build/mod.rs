@@ -13,15 +13,19 @@ mod access;
 mod accounts;
 mod alongside;
 pub mod artifact;
+mod boot_command;
+mod bridge;
 mod chain;
 mod disk;
 pub mod event;
 mod failure;
 mod guest;
+mod http;
 mod image;
 pub mod late;
 mod leave;
 pub mod local;
+mod media;
 pub mod output;
 mod plan;
 pub mod post_processor;
@@ -103,6 +107,25 @@ fn run(request: &BuildRequest<'_>, reporter: &Reporter<'_>) -> Result<Report, Fa
     let prepared = stages.run("prepare", At::Host, || {
         Prepared::new(request, reporter, &texts)
     })?;
+    let serving = prepared.serving.clone();
+    std::thread::scope(|scope| {
+        // Whatever ends the build, the server ends with it.
+        let _end = serving.as_deref().map(http::EndWith);
+        if let Some(serving) = &serving {
+            scope.spawn(|| serving.run(reporter));
+        }
+        run_machine(request, reporter, &texts, stages, prepared)
+    })
+}
+
+/// From a machine that could be started to artifacts.
+fn run_machine(
+    request: &BuildRequest<'_>,
+    reporter: &Reporter<'_>,
+    texts: &Texts,
+    mut stages: Stages<'_>,
+    prepared: Prepared<'_>,
+) -> Result<Report, Failed> {
     let connected = stages.run("boot", At::Guest, || Connected::boot(prepared))?;
     let connected = stages.run("cloud-init", At::Guest, || {
         connected.or_left(Connected::wait_for_cloud_init)
@@ -114,7 +137,7 @@ fn run(request: &BuildRequest<'_>, reporter: &Reporter<'_>) -> Result<Report, Fa
     let stopped = stages.run("shut down", At::Provision, || connected.shut_down())?;
     let built = stages.run("image", At::Host, || image::make(stopped))?;
     let artifacts = stages.run("post-process", At::PostProcess, || {
-        post_process(request, reporter, &texts, &facts, &built)
+        post_process(request, reporter, texts, &facts, &built)
     })?;
     for (index, artifact) in artifacts.iter().enumerate() {
         let files: Vec<String> = artifact

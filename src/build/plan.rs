@@ -7,7 +7,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::prepared::{filled_in, path_of};
+use super::boot_command;
+use super::prepared::{filled_in, find_firmware, kernel_arguments, path_of};
 use super::request::BuildRequest;
 use super::texts::Texts;
 use crate::error::Result;
@@ -54,13 +55,33 @@ pub fn plan(request: &BuildRequest<'_>) -> Result<Plan> {
     for (name, value) in [
         ("OutputDir", build.output.directory.display().to_string()),
         ("Name", build.output.name.clone()),
-        ("HTTPIP", String::new()),
-        ("HTTPPort", "0".to_owned()),
+        ("HTTPIP", "10.0.2.2".to_owned()),
+        ("HTTPPort", "PORT".to_owned()),
+        ("HTTPDir", String::new()),
         ("SSHHostPort", "PORT".to_owned()),
+        ("SSHPublicKey", "KEY".to_owned()),
     ] {
         texts.field(name, value);
     }
-    let qemu_args = filled_in(request, &texts)?;
+    let mut qemu_args = filled_in(request, &texts)?;
+    // What cannot be typed is told before anything is fetched.
+    boot_command::prepare(request, &texts)?;
+    qemu_args.extend(kernel_arguments(request, &texts)?);
+    let firmware = find_firmware(request)?;
+    let mut cds = Vec::new();
+    if !build.base.is_disk
+        && let Some(url) = build.base.urls.first()
+    {
+        cds.push(url.rsplit('/').next().unwrap_or(url).into());
+    }
+    let media = &build.media;
+    if !media.cd_files.is_empty() || !media.cd_content.is_empty() {
+        cds.push("files.iso".into());
+    }
+    let has_floppy = !media.floppy_files.is_empty()
+        || !media.floppy_directories.is_empty()
+        || !media.floppy_content.is_empty();
+    let floppy = has_floppy.then_some(Path::new("floppy.img"));
     let main = host
         .directory
         .join(&build.output.directory)
@@ -78,16 +99,17 @@ pub fn plan(request: &BuildRequest<'_>) -> Result<Plan> {
         directory: &host.directory,
         additional: &[],
         boots_from_disk: build.base.is_disk,
-        cds: &[],
-        floppy: None,
+        cds: &cds,
+        floppy,
+        network_boot: build.boot.network.as_ref(),
         seed: None,
         forward: build.communicator.as_ref().map(|ssh| Forward {
             host: 0,
             guest: ssh.port,
         }),
         accelerator: &choice.accelerator,
-        boot: None,
-        tpm: None,
+        boot: firmware.as_ref(),
+        tpm: build.machine.tpm.as_ref().map(|_| Path::new("tpm.sock")),
         has_display: host.has_display,
         copies: &BTreeMap::new(),
     })?;
@@ -105,7 +127,10 @@ pub fn plan(request: &BuildRequest<'_>) -> Result<Plan> {
 
 fn steps(request: &BuildRequest<'_>) -> Vec<String> {
     let build = request.build;
-    let mut steps = vec![format!("get {}", build.base.urls.join(", or "))];
+    let mut steps = Vec::new();
+    if !build.base.urls.is_empty() {
+        steps.push(format!("get {}", build.base.urls.join(", or ")));
+    }
     steps.push(if build.base.is_disk {
         "make an overlay of it".to_owned()
     } else {
@@ -114,7 +139,34 @@ fn steps(request: &BuildRequest<'_>) -> Vec<String> {
     if build.seed.is_some() {
         steps.push("make a seed of the template's NoCloud data".to_owned());
     }
-    steps.push("start the machine".to_owned());
+    let media = &build.media;
+    if let Some(directory) = &media.http_directory {
+        steps.push(format!("serve {} over HTTP", directory.display()));
+    } else if !media.http_content.is_empty() {
+        let paths: Vec<&str> = media.http_content.keys().map(String::as_str).collect();
+        steps.push(format!("serve over HTTP: {}", paths.join(", ")));
+    }
+    if !media.cd_files.is_empty() || !media.cd_content.is_empty() {
+        steps.push("make a CD of the template's files".to_owned());
+    }
+    if !media.floppy_files.is_empty()
+        || !media.floppy_directories.is_empty()
+        || !media.floppy_content.is_empty()
+    {
+        steps.push("make a floppy disk of the template's files".to_owned());
+    }
+    if build.machine.tpm.is_some() {
+        steps.push("start a TPM in software".to_owned());
+    }
+    steps.push(match (&build.boot.kernel, &build.boot.network) {
+        (Some(kernel), _) => format!("start the machine with {}", kernel.kernel.display()),
+        (None, Some(network)) => format!("start the machine from the network: {}", network.file),
+        (None, None) => "start the machine".to_owned(),
+    });
+    if !build.boot.steps.is_empty() {
+        let wait = boot_command::wait_of(request).as_secs_f64();
+        steps.push(format!("wait {wait} s, then type the boot command"));
+    }
     if let Some(ssh) = &build.communicator {
         steps.push(format!(
             "wait for SSH as {}, then for cloud-init",
@@ -131,7 +183,10 @@ fn steps(request: &BuildRequest<'_>) -> Vec<String> {
     if !build.seal.steps.is_empty() {
         steps.push(format!("seal: {}", build.seal.steps.join(", ")));
     }
-    steps.push("shut the guest down".to_owned());
+    steps.push(match &build.communicator {
+        Some(_) => "shut the guest down".to_owned(),
+        None => "wait for the guest to power off".to_owned(),
+    });
     steps.push(format!(
         "make {} in {}",
         build.output.name,

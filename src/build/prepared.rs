@@ -3,13 +3,18 @@
 //! Claims the output directory, gets the base, makes disk, seed and keys, chooses what runs the guest.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::access::Access;
 use super::accounts::{self, Account};
+use super::boot_command;
 use super::disk::{self, Origin};
 use super::event::{Reporter, Unit};
+use super::http::{self, Serving};
 use super::late::RenderText;
+use super::media;
 use super::output::OutputDirectory;
 use super::register::{Purpose, Registered, Run};
 use super::request::{BuildRequest, OnError};
@@ -20,7 +25,7 @@ use crate::fetch::{self, Hashing, Signature, Step};
 use crate::machine::accelerator::{self, Choice};
 use crate::machine::command_line::{Boot, Drive, Forward, Spec, wishes};
 use crate::machine::{Accelerator, CommandLine, command_line, firmware, launcher};
-use crate::template::model::{Dialect, Firmware};
+use crate::template::model::{Dialect, Firmware, NetworkBoot};
 
 /// States that are tried before a build begins at its beginning.
 const MOST_TRIES: usize = 3;
@@ -48,7 +53,15 @@ pub(super) struct Prepared<'a> {
     /// Virtual sizes of all disks in bytes, the main one's first.
     pub(super) sizes: Vec<u64>,
     pub(super) qemu_args: QemuArgs,
+    /// What is typed while the guest comes up.
+    pub(super) boot_command: Vec<boot_command::Step>,
+    /// What the guest may fetch.
+    pub(super) serving: Option<Arc<Serving>>,
+    /// Arguments for a kernel that QEMU starts.
+    kernel: QemuArgs,
+    network_boot: Option<NetworkBoot>,
     cds: Vec<PathBuf>,
+    floppy: Option<PathBuf>,
     pub(super) boot: Option<Boot>,
     pub(super) copies: BTreeMap<PathBuf, PathBuf>,
     account: Account,
@@ -73,17 +86,39 @@ impl<'a> Prepared<'a> {
         texts: &'a Texts,
     ) -> Result<Self> {
         let (build, host) = (request.build, request.surroundings);
-        refuse_what_comes_later(request)?;
+        refuse_bridge_without_host(request)?;
         let at = |path: &Path| host.directory.join(path);
         let directory = at(&build.output.directory);
         let main = directory.join(&build.output.name);
         texts.field("OutputDir", build.output.directory.display().to_string());
         texts.field("Name", build.output.name.clone());
-        texts.field("HTTPIP", "");
-        texts.field("HTTPPort", "0");
+        let serving = Serving::new(request)?.map(Arc::new);
+        let (address, http_port) = match &serving {
+            Some(serving) => serving.as_seen(),
+            None => (
+                http::guest_address(request, Ipv4Addr::UNSPECIFIED.into()),
+                0,
+            ),
+        };
+        texts.field("HTTPIP", address.clone());
+        texts.field("HTTPPort", http_port.to_string());
+        let directory_served = build.media.http_directory.as_deref();
+        let shown = directory_served.map(|directory| at(directory).display().to_string());
+        texts.field("HTTPDir", shown.unwrap_or_default());
+        for (name, value) in [
+            ("PackerHTTPAddr", format!("{address}:{http_port}")),
+            ("PackerHTTPIP", address),
+            ("PackerHTTPPort", http_port.to_string()),
+        ] {
+            texts.of_build(name, value);
+        }
         let port = port(request)?;
         texts.field("SSHHostPort", port.to_string());
-        let qemu_args = filled_in(request, texts)?;
+        let mut qemu_args = filled_in(request, texts)?;
+        if let Some(url) = serving.as_ref().and_then(|serving| serving.seed_url()) {
+            let told = format!("type=1,serial=ds=nocloud;s={url}");
+            qemu_args.push(("-smbios".to_owned(), vec![told]));
+        }
         let wish = wishes(&qemu_args, &main, &host.directory);
         if wish.main_format.as_deref() == Some("raw") {
             return Err(Error::unsupported(
@@ -103,21 +138,25 @@ impl<'a> Prepared<'a> {
         let output = OutputDirectory::claim(&directory, request.options.force, wish.names_main)?;
         let run_directory = host.runs.join(&host.run).join(&build.name);
 
-        let base = fetched_base(request, reporter)?;
-        let origin = build.base.is_disk.then(|| Origin {
+        let base = match build.base.urls.is_empty() {
+            true => None,
+            false => Some(fetched_base(request, reporter)?),
+        };
+        let disk_base = base.as_ref().filter(|_| build.base.is_disk);
+        let origin = disk_base.map(|base| Origin {
             path: base.path.clone(),
             format: base.format,
             virtual_size: base.virtual_size,
         });
-        let cds = if build.base.is_disk {
-            Vec::new()
-        } else {
-            vec![base.path.clone()]
-        };
+        let medium = base.as_ref().filter(|_| !build.base.is_disk);
+        let mut cds: Vec<PathBuf> = medium.map(|base| base.path.clone()).into_iter().collect();
+        let (cd, floppy) = media::make(request, output.work())?;
+        cds.extend(cd);
         let account = match (&origin, &build.communicator) {
             (Some(origin), Some(ssh)) => accounts::look_for(&ssh.username, origin),
             _ => Account::Unknown,
         };
+        let kernel = kernel_arguments(request, texts)?;
         let mut copies = BTreeMap::new();
         for path in wish.firmware {
             let name = path.file_name().unwrap_or(path.as_os_str());
@@ -142,12 +181,26 @@ impl<'a> Prepared<'a> {
             "Accelerator: {} ({})",
             choice.accelerator, choice.why
         ));
-        let made = Made {
-            base: &base,
-            qemu_args: &qemu_args,
-            boot: boot.as_ref(),
+        // What is typed, served or put into a drive is not a part of what a state is known by.
+        let repeatable = origin.is_some()
+            && serving.is_none()
+            && floppy.is_none()
+            && cds.is_empty()
+            && kernel.is_empty()
+            && build.boot.steps.is_empty()
+            && build.boot.network.is_none()
+            && build.machine.tpm.is_none();
+        let steps = match &base {
+            Some(base) if repeatable => {
+                let made = Made {
+                    base,
+                    qemu_args: &qemu_args,
+                    boot: boot.as_ref(),
+                };
+                Steps::open(request, reporter, &made, &choice.accelerator, &qemu)?
+            }
+            _ => None,
         };
-        let steps = Steps::open(request, reporter, &made, &choice.accelerator, &qemu)?;
         let mut this = Self {
             request,
             reporter,
@@ -179,14 +232,22 @@ impl<'a> Prepared<'a> {
             additional: Vec::new(),
             sizes: Vec::new(),
             qemu_args,
+            boot_command: Vec::new(),
+            serving,
+            kernel,
+            network_boot: build.boot.network.as_ref().map(|network| NetworkBoot {
+                directory: at(&network.directory),
+                file: network.file.clone(),
+            }),
             cds,
+            floppy,
             boot,
             copies,
             account,
             tries: 0,
             port,
             output,
-            _base: Some(base),
+            _base: base,
         };
         if matches!(
             request.options.on_error,
@@ -203,7 +264,18 @@ impl<'a> Prepared<'a> {
             this.access = Access::prepare(build, account, &this.run_directory)?;
             this.make_disks()?;
         }
+        this.announce_access();
+        this.boot_command = boot_command::prepare(request, texts)?;
         Ok(this)
+    }
+
+    /// Says of the way in what texts and the guest are to know.
+    fn announce_access(&self) {
+        if let (Some(serving), Some(files)) = (&self.serving, &self.access.served) {
+            serving.give_seed(files.clone());
+        }
+        let public = self.access.key.as_ref().map(|key| key.public_line());
+        self.texts.field("SSHPublicKey", public.unwrap_or_default());
     }
 
     /// Makes the machine's disks, as they are before it was ever started; or as they are in the state it goes on from.
@@ -314,9 +386,23 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    /// The command line of a QEMU that `accelerator` runs.
-    pub(super) fn command_line(&self, accelerator: &Accelerator) -> Result<CommandLine> {
+    /// The machine is first started with a kernel, which installs what it is started with from then on.
+    pub(super) fn installs_by_kernel(&self) -> bool {
+        !self.kernel.is_empty() && self.origin.is_none()
+    }
+
+    /// The command line of a QEMU that `accelerator` runs. `again`: what a kernel installed is started.
+    pub(super) fn command_line(
+        &self,
+        accelerator: &Accelerator,
+        tpm: Option<&Path>,
+        again: bool,
+    ) -> Result<CommandLine> {
         let (build, host) = (self.request.build, self.request.surroundings);
+        let mut qemu_args = self.qemu_args.clone();
+        if !(again && self.installs_by_kernel()) {
+            qemu_args.extend(self.kernel.clone());
+        }
         let main_by_template = host
             .directory
             .join(&build.output.directory)
@@ -337,7 +423,7 @@ impl<'a> Prepared<'a> {
             name: &build.output.name,
             machine: &build.machine,
             disk: &build.disk,
-            qemu_args: &self.qemu_args,
+            qemu_args: &qemu_args,
             main: Drive {
                 path: self.disk.clone(),
                 format: "qcow2".to_owned(),
@@ -345,14 +431,15 @@ impl<'a> Prepared<'a> {
             main_by_template: &main_by_template,
             directory: &host.directory,
             additional: &self.additional,
-            boots_from_disk: build.base.is_disk,
+            boots_from_disk: build.base.is_disk || again,
             cds: &self.cds,
-            floppy: None,
+            floppy: self.floppy.as_deref(),
+            network_boot: self.network_boot.as_ref(),
             seed: self.access.seed.as_deref(),
             forward,
             accelerator,
             boot: self.boot.as_ref(),
-            tpm: None,
+            tpm,
             has_display: host.has_display,
             copies: &self.copies,
         })
@@ -374,35 +461,48 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// What a build is refused for until it can be done.
-fn refuse_what_comes_later(request: &BuildRequest<'_>) -> Result<()> {
+/// On a bridge of the host nothing tells which address is the guest's.
+fn refuse_bridge_without_host(request: &BuildRequest<'_>) -> Result<()> {
     let build = request.build;
-    let media = &build.media;
-    let asked = [
-        (!build.boot.steps.is_empty(), "boot_command"),
-        (
-            media.http_directory.is_some() || !media.http_content.is_empty(),
-            "http_directory",
-        ),
-        (
-            !media.cd_files.is_empty() || !media.cd_content.is_empty(),
-            "cd_files",
-        ),
-        (
-            !media.floppy_files.is_empty()
-                || !media.floppy_directories.is_empty()
-                || !media.floppy_content.is_empty(),
-            "floppy_files",
-        ),
-        (build.machine.tpm.is_some(), "vtpm"),
-        (build.machine.net_bridge.is_some(), "net_bridge"),
-    ];
-    match asked.iter().find(|(asked, _)| *asked) {
-        None => Ok(()),
-        Some((_, name)) => Err(Error::unsupported(format!("{name} is not there yet"))
-            .with_remedy("builds start from cloud images for now: disk_image, and a seed")
-            .at_path(&request.template.path)),
+    let no_host = build
+        .communicator
+        .as_ref()
+        .is_some_and(|ssh| ssh.host.is_none());
+    if build.machine.net_bridge.is_some() && no_host {
+        return Err(
+            Error::usage("on a bridge (net_bridge) the guest's address is not known")
+                .with_remedy("name it: ssh_host, or host in [ssh]")
+                .at_path(&request.template.path),
+        );
     }
+    Ok(())
+}
+
+/// Arguments for the kernel that QEMU is to start by itself.
+pub(super) fn kernel_arguments(request: &BuildRequest<'_>, texts: &Texts) -> Result<QemuArgs> {
+    let Some(kernel) = &request.build.boot.kernel else {
+        return Ok(Vec::new());
+    };
+    let path = |path: &Path| -> Result<Vec<String>> {
+        let path = request.surroundings.directory.join(path);
+        let text = path.to_str().map(str::to_owned).ok_or_else(|| {
+            Error::unsupported("a name that is no Unicode cannot be given to QEMU").at_path(&path)
+        })?;
+        Ok(vec![text])
+    };
+    let mut arguments = vec![("-kernel".to_owned(), path(&kernel.kernel)?)];
+    if let Some(initrd) = &kernel.initrd {
+        arguments.push(("-initrd".to_owned(), path(initrd)?));
+    }
+    let append = texts.render(&kernel.append, &[])?;
+    if !append.is_empty() {
+        arguments.push(("-append".to_owned(), vec![append]));
+    }
+    if !request.build.base.is_disk {
+        // When it restarts the machine it has installed what is started from then on.
+        arguments.push(("-no-reboot".to_owned(), Vec::new()));
+    }
+    Ok(arguments)
 }
 
 /// Where programs of the host are.
@@ -547,42 +647,64 @@ fn fetched_base(request: &BuildRequest<'_>, reporter: &Reporter<'_>) -> Result<f
 }
 
 fn choose_firmware(request: &BuildRequest<'_>, output: &OutputDirectory) -> Result<Option<Boot>> {
+    let keeps = match &request.build.machine.firmware {
+        Firmware::Efi { drop_variables, .. } => !drop_variables,
+        _ => false,
+    };
+    let directory = if keeps {
+        output.artifact()
+    } else {
+        output.work().to_owned()
+    };
+    Ok(match find_firmware(request)? {
+        Some(Boot::Flash(found)) => {
+            Some(Boot::Flash(found.with_copy(&directory.join("efivars.fd"))?))
+        }
+        other => other,
+    })
+}
+
+/// The firmware that the machine will have, with the host's own variables.
+pub(super) fn find_firmware(request: &BuildRequest<'_>) -> Result<Option<Boot>> {
     let (machine, host) = (&request.build.machine, request.surroundings);
-    match &machine.firmware {
-        Firmware::Default => Ok(None),
-        Firmware::File { path, flash: false } => Ok(Some(Boot::Bios(path.clone()))),
-        Firmware::File { path, flash: true } => Ok(Some(Boot::OneFlash(path.clone()))),
+    let at = |path: &Path| host.directory.join(path);
+    Ok(match &machine.firmware {
+        Firmware::Default => None,
+        // A name without a directory is one of QEMU's own files.
+        Firmware::File { path, flash: false } => Some(Boot::Bios(if at(path).exists() {
+            at(path)
+        } else {
+            path.clone()
+        })),
+        Firmware::File { path, flash: true } => Some(Boot::OneFlash(at(path))),
         Firmware::Efi {
             code,
             variables,
             secure,
-            drop_variables,
-        } => {
-            let found = match code {
-                Some(code) => firmware::named(code, variables.as_deref(), &host.firmware)?,
-                None => {
-                    let binary = Path::new(&machine.qemu)
-                        .file_name()
-                        .unwrap_or_default()
-                        .to_string_lossy();
-                    let wanted = firmware::Wanted {
-                        architecture: binary.strip_prefix("qemu-system-").unwrap_or("x86_64"),
-                        machine_type: machine.machine_type.as_deref(),
-                        secure: *secure,
-                    };
-                    firmware::find(&wanted, &host.firmware)?
+            ..
+        } => Some(Boot::Flash(match code {
+            Some(code) => {
+                let variables = variables.as_deref().map(at);
+                firmware::named(&at(code), variables.as_deref(), &host.firmware)?
+            }
+            None => {
+                let binary = Path::new(&machine.qemu)
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy();
+                let wanted = firmware::Wanted {
+                    architecture: binary.strip_prefix("qemu-system-").unwrap_or("x86_64"),
+                    machine_type: machine.machine_type.as_deref(),
+                    secure: *secure,
+                };
+                let mut found = firmware::find(&wanted, &host.firmware)?;
+                if let Some(variables) = variables {
+                    found.variables = at(variables);
                 }
-            };
-            let directory = if *drop_variables {
-                output.work().to_owned()
-            } else {
-                output.artifact()
-            };
-            Ok(Some(Boot::Flash(
-                found.with_copy(&directory.join("efivars.fd"))?,
-            )))
-        }
-    }
+                found
+            }
+        })),
+    })
 }
 
 /// Whether a dialect's own defaults hold where the template says nothing.

@@ -23,7 +23,6 @@ pub(super) const SEED: &str = "seed.img";
 /// The directory of one build, below that of its run. Only its owner reads it.
 #[derive(Debug)]
 pub(super) struct RunDirectory {
-    path: PathBuf,
     lock: PathBuf,
     hold: Option<Hold>,
 }
@@ -39,18 +38,12 @@ impl RunDirectory {
         make_private_directory(&own)?;
         let lock = own.join(LOCK);
         let hold = Hold::wait(&lock, Share::Shared, stop, &mut |_| {})?;
-        let path = own.join(build);
-        make_private_directory(&path)?;
+        make_private_directory(own.join(build))?;
         sweep(runs, &own);
         Ok(Self {
-            path,
             lock,
             hold: Some(hold),
         })
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
     }
 }
 

@@ -156,6 +156,7 @@ pub fn visit(visit: &Visit<'_>, tell: &mut (dyn FnMut(Told) + Send)) -> Result<(
     let access = Access::with_keys(&ssh, &seed, &visit.keys, account, &place.path)?;
     let boot = boot_of(visit, &place.path)?;
     let line = command_line(&Spec {
+        network_boot: None,
         name: "qimg-run",
         machine: &machine_of(visit),
         disk: &disk_of(visit.interface),

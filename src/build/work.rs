@@ -159,8 +159,16 @@ impl<'a> Connected<'a> {
             self.watched(|| self.seal(command.as_deref(), &mut begun))?;
         }
         let commanded = command.is_some() && begun || shutdown.disabled;
-        reporter.step("Shutting the guest down");
         let patient = shutdown.timeout;
+        if self.ends_by_itself() {
+            reporter.step(&format!(
+                "Waiting for the guest to power off, for {} s at most",
+                patient.as_secs()
+            ));
+            self.wait_for_its_end(patient)?;
+        } else {
+            reporter.step("Shutting the guest down");
+        }
         let ladder = Ladder {
             command: commanded.then_some(patient),
             power_button: (!shutdown.disabled).then_some(patient),
@@ -208,6 +216,39 @@ impl<'a> Connected<'a> {
             reporter.warn("The guest did not shut down by itself: its filesystems may not be clean, and nothing of them is dropped then");
         }
         Ok(())
+    }
+
+    /// Without a way in nobody tells the guest to end: what it is booted for, it does and ends. A disk that is only
+    /// started, in a template of qimg's own, is ended by its power button.
+    fn ends_by_itself(&self) -> bool {
+        let request = self.prepared.request;
+        let build = request.build;
+        let works = !build.base.is_disk || !build.boot.steps.is_empty() || !is_native(request);
+        self.ssh.is_none() && works
+    }
+
+    /// Waits for a guest that nobody enters to power off.
+    fn wait_for_its_end(&self, patient: Duration) -> Result<()> {
+        let (request, reporter) = (self.prepared.request, self.prepared.reporter);
+        let death = self.running.wait(patient, &*request.stop)?;
+        if death == Some(Death::PoweredOff) {
+            return Ok(());
+        }
+        let report = self.running.report();
+        tell_evidence(reporter, &report);
+        Err(match death {
+            Some(death) => of_death(&death, &report),
+            None => Error::new(
+                ErrorKind::Guest,
+                format!(
+                    "the guest has not powered off within {} s",
+                    patient.as_secs()
+                ),
+            )
+            .with_remedy(
+                "see that it does so when it is done, or give it more time: shutdown_timeout",
+            ),
+        })
     }
 
     /// The seal, or at least the removal of what the build brought; then the command that shuts the guest down.

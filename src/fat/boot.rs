@@ -17,10 +17,12 @@ pub(super) struct Boot<'a> {
 
 /// The specification asks for this name: some readers look for it.
 const OEM_NAME: &[u8; 8] = b"MSWIN4.1";
-/// A fixed disk.
-pub(super) const MEDIA: u8 = 0xf8;
-/// The first one, to a BIOS.
-const DRIVE: u8 = 0x80;
+/// A fixed disk, and a floppy disk of 1.44 MB.
+const MEDIA: [u8; 2] = [0xf8, 0xf0];
+/// The first one of either kind, to a BIOS.
+const DRIVE: [u8; 2] = [0x80, 0];
+/// Sectors of a track, and heads, of that floppy disk.
+const FLOPPY_TRACK: (u64, u64) = (18, 2);
 /// Number, label and type follow.
 const EXTENDED: u8 = 0x29;
 /// `int 0x18`, then stand still: a BIOS that starts the volume goes on to the next disk.
@@ -57,7 +59,12 @@ impl Boot<'_> {
         let geometry = self.geometry;
         let is_fat32 = geometry.kind == Kind::Fat32;
         let mut sector = self.sector();
-        let per_track = sectors_per_track(geometry.sectors);
+        let floppy = usize::from(geometry.is_floppy());
+        let (per_track, heads) = match sectors_per_track(geometry.sectors) {
+            _ if geometry.is_floppy() => FLOPPY_TRACK,
+            63 => (63, 255),
+            sectors => (sectors, 64),
+        };
         let in_sectors = geometry.cluster_size / geometry.sector_size;
         put(&mut sector, 3, OEM_NAME);
         put(&mut sector, 11, &le16(geometry.sector_size));
@@ -65,13 +72,9 @@ impl Boot<'_> {
         put(&mut sector, 14, &le16(geometry.reserved));
         put(&mut sector, 16, &[u8::try_from(TABLES).unwrap_or(0)]);
         put(&mut sector, 17, &le16(geometry.root_records));
-        put(&mut sector, 21, &[MEDIA]);
+        put(&mut sector, 21, &[media(geometry)]);
         put(&mut sector, 24, &le16(per_track));
-        put(
-            &mut sector,
-            26,
-            &le16(if per_track == 63 { 255 } else { 64 }),
-        );
+        put(&mut sector, 26, &le16(heads));
         put(&mut sector, 28, &self.hidden_sectors.to_le_bytes());
         if geometry.sectors <= u64::from(u16::MAX) && !is_fat32 {
             put(&mut sector, 19, &le16(geometry.sectors));
@@ -89,7 +92,7 @@ impl Boot<'_> {
             put(&mut sector, 22, &le16(geometry.table_sectors));
             36
         };
-        put(&mut sector, rest, &[DRIVE, 0, EXTENDED]);
+        put(&mut sector, rest, &[DRIVE[floppy], 0, EXTENDED]);
         put(&mut sector, rest + 3, &self.volume_id.to_le_bytes());
         let label = self.label.map_or(b"NO NAME    ", |label| &label.0);
         put(&mut sector, rest + 7, label);
@@ -120,6 +123,11 @@ impl Boot<'_> {
         put(&mut sector, 510, &SIGNATURE);
         sector
     }
+}
+
+/// What kind of medium it is.
+pub(super) fn media(geometry: &Geometry) -> u8 {
+    MEDIA[usize::from(geometry.is_floppy())]
 }
 
 /// Geometry that nobody uses any more, but mtools wants whole tracks.

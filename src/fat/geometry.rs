@@ -224,6 +224,11 @@ impl Geometry {
         self.sectors * self.sector_size
     }
 
+    /// It is that of a floppy disk of 1.44 MB.
+    pub(super) fn is_floppy(&self) -> bool {
+        self.kind == Kind::Fat12 && self.sector_size == 512 && self.sectors == 2880
+    }
+
     /// Where the first table is, in bytes.
     pub(super) fn tables_at(&self) -> u64 {
         self.reserved * self.sector_size

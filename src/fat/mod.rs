@@ -155,7 +155,8 @@ pub fn plan(tree: &Tree, options: &Options) -> Result<Volume> {
     push_bytes(&mut pieces, 0, boot.reserved_sectors());
     let reserved_end = pieces.last().map_or(0, Piece::end);
     push_zeros(&mut pieces, reserved_end, geometry.tables_at());
-    let table = table::table(geometry.kind, &layout.chains, layout.used_clusters);
+    let media = boot::media(&geometry);
+    let table = table::table(geometry.kind, media, &layout.chains, layout.used_clusters);
     for number in 0..geometry::TABLES {
         let at = geometry.tables_at() + number * geometry.table_size();
         push_bytes(&mut pieces, at, table.clone());

@@ -4,18 +4,17 @@
 
 use std::ops::Range;
 
-use super::boot::MEDIA;
 use super::geometry::Kind;
 
 /// The used part of the table of a volume whose first `used` clusters make up `chains`, in order. The first two entries
 /// say what medium it is, and that it was unmounted cleanly and without errors.
-pub(super) fn table(kind: Kind, chains: &[Range<u64>], used: u64) -> Vec<u8> {
+pub(super) fn table(kind: Kind, media: u8, chains: &[Range<u64>], used: u64) -> Vec<u8> {
     let last: u32 = match kind {
         Kind::Fat12 => 0xfff,
         Kind::Fat16 => 0xffff,
         Kind::Fat32 => 0x0fff_ffff,
     };
-    let medium = (last & !0xff) | u32::from(MEDIA);
+    let medium = (last & !0xff) | u32::from(media);
     let links = chains.iter().flat_map(|chain| {
         let end = chain.end;
         chain.clone().map(move |cluster| {
@@ -54,15 +53,15 @@ mod tests {
     #[test]
     fn chains_are_linked_and_ended() {
         assert_eq!(
-            table(Kind::Fat12, &[2..4, 4..5], 3),
+            table(Kind::Fat12, 0xf8, &[2..4, 4..5], 3),
             [0xf8, 0xff, 0xff, 0x03, 0xf0, 0xff, 0xff, 0x0f]
         );
         assert_eq!(
-            table(Kind::Fat16, std::slice::from_ref(&(2..4)), 2),
+            table(Kind::Fat16, 0xf8, std::slice::from_ref(&(2..4)), 2),
             [0xf8, 0xff, 0xff, 0xff, 3, 0, 0xff, 0xff]
         );
         assert_eq!(
-            table(Kind::Fat32, std::slice::from_ref(&(2..3)), 1),
+            table(Kind::Fat32, 0xf8, std::slice::from_ref(&(2..3)), 1),
             [
                 0xf8, 0xff, 0xff, 0x0f, 0xff, 0xff, 0xff, 0x0f, 0xff, 0xff, 0xff, 0x0f
             ]

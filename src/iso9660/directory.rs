@@ -3,7 +3,8 @@
 //! Knows records and the sectors they must not cross. Must not know descriptors.
 
 use super::names::Entry;
-use super::{File, SECTOR, Time, both_16, both_32};
+use super::tree::{Directory, Node};
+use super::{SECTOR, Time, both_16, both_32};
 
 /// Which of the two trees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,55 +30,79 @@ const DIRECTORY: u8 = 2;
 const DIRECTORY_MODE: u32 = 0o040_755;
 const FILE_MODE: u32 = 0o100_644;
 
-/// Bytes of the directory, up to the end of its last record.
-pub(super) fn length(tree: Tree, entries: &[Entry], files: &[File]) -> usize {
-    let time = Time::new(0);
+/// Where everything of one tree lies.
+#[derive(Debug)]
+pub(super) struct Places<'a> {
+    /// Of directories, by number.
+    pub(super) directories: &'a [Extent],
+    /// Of files, by number.
+    pub(super) files: &'a [Extent],
+}
+
+/// Bytes of a directory, up to the end of its last record.
+pub(super) fn length(tree: Tree, number: usize, directory: &Directory, entries: &[Entry]) -> usize {
+    let places = Places {
+        directories: &[],
+        files: &[],
+    };
+    write(tree, number, directory, entries, &places, &Time::new(0)).len()
+}
+
+/// A directory's bytes; the root's number is 0. No record crosses a sector (6.8.1.1).
+pub(super) fn write(
+    tree: Tree,
+    number: usize,
+    directory: &Directory,
+    entries: &[Entry],
+    places: &Places<'_>,
+    time: &Time,
+) -> Vec<u8> {
     let nowhere = Extent {
         sector: 0,
         length: 0,
     };
-    let extents = vec![nowhere; files.len()];
-    write(tree, nowhere, entries, files, &extents, &time).len()
-}
-
-/// The directory's bytes. No record crosses a sector (6.8.1.1).
-pub(super) fn write(
-    tree: Tree,
-    root: Extent,
-    entries: &[Entry],
-    files: &[File],
-    extents: &[Extent],
-    time: &Time,
-) -> Vec<u8> {
+    let of = |extents: &[Extent], number: usize| extents.get(number).copied().unwrap_or(nowhere);
     let rock_ridge = tree == Tree::Primary;
     let mut bytes = Vec::new();
     let (mut own, mut parent) = (Vec::new(), Vec::new());
     if rock_ridge {
-        // SUSP 5.3: only the root's own record carries it; skips no bytes.
-        own.extend(*b"SP\x07\x01\xbe\xef\x00");
-        own.extend(attributes(DIRECTORY_MODE, 2, time));
-        // SUSP 5.5: which extension this is; its describing texts may be empty.
-        own.extend(*b"ER\x12\x01\x0a\x00\x00\x01RRIP_1991A");
+        if number == 0 {
+            // SUSP 5.3: only the root's own record carries it; skips no bytes.
+            own.extend(*b"SP\x07\x01\xbe\xef\x00");
+        }
+        own.extend(attributes(DIRECTORY_MODE, directory.links(), time));
+        if number == 0 {
+            // SUSP 5.5: which extension this is; its describing texts may be empty.
+            own.extend(*b"ER\x12\x01\x0a\x00\x00\x01RRIP_1991A");
+        }
         parent.extend(attributes(DIRECTORY_MODE, 2, time));
     }
-    append(&mut bytes, record(&[0], root, DIRECTORY, time, &own));
-    append(&mut bytes, record(&[1], root, DIRECTORY, time, &parent));
+    let here = of(places.directories, number);
+    let above = of(places.directories, directory.parent);
+    append(&mut bytes, record(&[0], here, DIRECTORY, time, &own));
+    append(&mut bytes, record(&[1], above, DIRECTORY, time, &parent));
     for entry in entries {
-        let (Some(file), Some(extent)) = (files.get(entry.file), extents.get(entry.file)) else {
+        let Some(child) = directory.children.get(entry.child) else {
             continue;
+        };
+        let (extent, flags, mode, links) = match child.node {
+            Node::File(number) => (of(places.files, number), 0, FILE_MODE, 1),
+            Node::Directory(number) => {
+                (of(places.directories, number), DIRECTORY, DIRECTORY_MODE, 2)
+            }
         };
         let mut system_use = Vec::new();
         if rock_ridge {
             // RRIP 4.1.4: the name, whole.
-            let length = u8::try_from(5 + file.name.len()).unwrap_or(u8::MAX);
+            let length = u8::try_from(5 + child.name.len()).unwrap_or(u8::MAX);
             system_use.extend(*b"NM");
             system_use.extend([length, 1, 0]);
-            system_use.extend(file.name.bytes());
-            system_use.extend(attributes(FILE_MODE, 1, time));
+            system_use.extend(child.name.bytes());
+            system_use.extend(attributes(mode, links, time));
         }
         append(
             &mut bytes,
-            record(&entry.identifier, *extent, 0, time, &system_use),
+            record(&entry.identifier, extent, flags, time, &system_use),
         );
     }
     bytes

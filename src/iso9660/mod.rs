@@ -1,4 +1,4 @@
-//! A writer of ISO9660 volumes with Rock Ridge and Joliet: files in a root directory.
+//! A writer of ISO9660 volumes with Rock Ridge and Joliet: a tree of files.
 //!
 //! Knows names, bytes and one point in time, and gives the whole volume back; the same
 //! input gives the same bytes. Must not know what the files are for. Sections are those of ECMA-119
@@ -9,21 +9,23 @@
 //!        16      primary volume descriptor
 //!        17      supplementary one (Joliet)
 //!        18      terminator
-//!        19, 20  path tables of the primary tree, little- and big-endian
-//!        21, 22  those of the Joliet tree
-//!        23..    the root directory of the primary tree, that of the Joliet tree, the files
+//!        19..    path tables of the primary tree, little- and big-endian, and those of the Joliet tree
+//!                the directories of the primary tree, those of the Joliet tree, the files
 //! ```
 //!
 //! Where a file is empty its record names no extent: sector 0, as readers expect it.
 
 mod directory;
 mod names;
+mod tree;
 
 #[cfg(test)]
 mod tests;
 
-use crate::error::{Error, ErrorKind, Result};
-use directory::{Extent, Tree};
+use crate::error::{Error, Escaped, Result};
+use directory::{Extent, Places, Tree};
+use names::Entry;
+use tree::{Directory, Node};
 
 /// Bytes of a logical sector (6.1.2) and of a logical block here (6.2.2).
 pub const SECTOR: usize = 2048;
@@ -32,19 +34,17 @@ pub const MAX_NAME: usize = 64;
 /// Longest volume label, in bytes: 16 UCS-2 characters of the Joliet descriptor (8.5.3 with Joliet).
 pub const MAX_LABEL: usize = 16;
 
-/// Path tables, and what precedes them.
-const PRIMARY_TABLES: u32 = 19;
-const JOLIET_TABLES: u32 = 21;
-const ROOT: u32 = 23;
+/// The first path table.
+const TABLES: u32 = 19;
 /// The whole is a multiple of this many sectors: 32 KiB, what drives read ahead.
 const MULTIPLE: usize = 16;
-/// More files than this would be no seed; their names stay unique in eight characters.
-const MAX_FILES: usize = 1000;
+/// More files than this are refused.
+const MAX_FILES: usize = 60_000;
 
-/// A file of the root directory.
+/// A file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// Its name, as it is to be seen: any but `/` and NUL, [`MAX_NAME`] characters at most.
+    /// Its path, as it is to be seen: names of [`MAX_NAME`] characters at most, with `/` between them.
     pub name: String,
     /// Its contents.
     pub bytes: Vec<u8>,
@@ -66,107 +66,184 @@ pub struct Volume<'a> {
 /// # Errors
 /// A label or name that the format does not hold, a name twice, a file of 4 GiB or more.
 pub fn write(volume: &Volume<'_>) -> Result<Vec<u8>> {
-    check(volume)?;
-    let time = Time::new(volume.time);
-    let primary = names::primary(volume.files);
-    let joliet = names::joliet(volume.files);
-    let lengths = |tree: Tree| {
-        let entries = match tree {
-            Tree::Primary => &primary,
-            Tree::Joliet => &joliet,
-        };
-        sectors(directory::length(tree, entries, volume.files))
-    };
-    let (primary_sectors, joliet_sectors) = (lengths(Tree::Primary), lengths(Tree::Joliet));
-    let joliet_root = ROOT + primary_sectors;
-    let mut next = joliet_root + joliet_sectors;
-    let mut extents = Vec::with_capacity(volume.files.len());
-    for file in volume.files {
-        let length = u32::try_from(file.bytes.len()).map_err(|_| too_large(&file.name))?;
-        let sector = if length == 0 { 0 } else { next };
-        extents.push(Extent { sector, length });
-        next = next
-            .checked_add(sectors(file.bytes.len()))
-            .ok_or_else(|| too_large(&file.name))?;
+    let files: Vec<(&str, u64)> = volume
+        .files
+        .iter()
+        .map(|file| (file.name.as_str(), file.bytes.len() as u64))
+        .collect();
+    let plan = plan(volume.label, &files, volume.time)?;
+    let mut image = plan.head;
+    for (file, start) in volume.files.iter().zip(&plan.starts) {
+        if !file.bytes.is_empty() {
+            // Sectors follow one another in the order of the files.
+            image.resize(usize::try_from(*start).unwrap_or(usize::MAX), 0);
+            image.extend(&file.bytes);
+        }
     }
-    let total = (next as usize).next_multiple_of(MULTIPLE);
-    let mut image = vec![0; total * SECTOR];
-
-    let primary_root = root_extent(ROOT, primary_sectors);
-    let joliet_root = root_extent(joliet_root, joliet_sectors);
-    put(
-        &mut image,
-        16,
-        &descriptor(Tree::Primary, volume.label, total, primary_root, &time),
-    );
-    put(
-        &mut image,
-        17,
-        &descriptor(Tree::Joliet, volume.label, total, joliet_root, &time),
-    );
-    put(&mut image, 18, &terminator());
-    for (first, root) in [(PRIMARY_TABLES, primary_root), (JOLIET_TABLES, joliet_root)] {
-        put(
-            &mut image,
-            first,
-            &path_table(root.sector.to_le_bytes(), 1u16.to_le_bytes()),
-        );
-        put(
-            &mut image,
-            first + 1,
-            &path_table(root.sector.to_be_bytes(), 1u16.to_be_bytes()),
-        );
-    }
-    for (tree, entries, root) in [
-        (Tree::Primary, &primary, primary_root),
-        (Tree::Joliet, &joliet, joliet_root),
-    ] {
-        let bytes = directory::write(tree, root, entries, volume.files, &extents, &time);
-        put(&mut image, root.sector, &bytes);
-    }
-    for (file, extent) in volume.files.iter().zip(&extents) {
-        put(&mut image, extent.sector, &file.bytes);
-    }
+    image.resize(usize::try_from(plan.size).unwrap_or(usize::MAX), 0);
     Ok(image)
 }
 
-fn check(volume: &Volume<'_>) -> Result<()> {
-    let usage = |what: String| Err(Error::new(ErrorKind::Usage, what));
-    let label = volume.label;
+/// A volume that is laid out: whoever writes it puts the head first, and each file where it belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Everything before the first file.
+    pub head: Vec<u8>,
+    /// Where each file begins, in bytes; in the order of the files, which is that of their places. Of one that is empty it
+    /// means nothing.
+    pub starts: Vec<u64>,
+    /// Bytes of the whole; what belongs to nothing is zero.
+    pub size: u64,
+}
+
+/// One of the two trees.
+struct Laid {
+    tree: Tree,
+    /// Names of each directory, in its order.
+    entries: Vec<Vec<Entry>>,
+    /// Numbers of directories in the order of the path table (6.9.1), the root first.
+    order: Vec<usize>,
+    /// Where each directory lies.
+    extents: Vec<Extent>,
+    /// Lengths of the directories' identifiers, in the order of the path table.
+    names: Vec<usize>,
+    /// The first sector of its little-endian path table.
+    tables: u32,
+}
+
+/// Lays out a volume of `files`: paths and lengths in bytes.
+///
+/// # Errors
+/// As [`write`].
+pub fn plan(label: &str, files: &[(&str, u64)], time: i64) -> Result<Plan> {
+    check_label(label)?;
+    let time = Time::new(time);
+    let directories = tree::directories(files.iter().map(|(name, _)| *name))?;
+    let mut next = TABLES;
+    let mut primary = lay_names(Tree::Primary, &directories);
+    let mut joliet = lay_names(Tree::Joliet, &directories);
+    for laid in [&mut primary, &mut joliet] {
+        laid.tables = next;
+        next += 2 * sectors(table_length(laid));
+    }
+    for laid in [&mut primary, &mut joliet] {
+        for &number in &laid.order {
+            let bytes = directory::length(
+                laid.tree,
+                number,
+                &directories[number],
+                &laid.entries[number],
+            );
+            let count = sectors(bytes);
+            laid.extents[number] = root_extent(next, count);
+            next += count;
+        }
+    }
+    let mut head = vec![0; next as usize * SECTOR];
+    let mut extents = Vec::with_capacity(files.len());
+    for (name, length) in files {
+        let length = u32::try_from(*length).map_err(|_| too_large(name))?;
+        let sector = if length == 0 { 0 } else { next };
+        extents.push(Extent { sector, length });
+        next = next
+            .checked_add(sectors(length as usize))
+            .ok_or_else(|| too_large(name))?;
+    }
+    let total = (next as usize).next_multiple_of(MULTIPLE);
+
+    for (sector, laid) in [(16, &primary), (17, &joliet)] {
+        put(&mut head, sector, &descriptor(laid, label, total, &time));
+    }
+    put(&mut head, 18, &terminator());
+    for laid in [&primary, &joliet] {
+        let count = sectors(table_length(laid));
+        let little = path_table(laid, &directories, u32::to_le_bytes, u16::to_le_bytes);
+        let big = path_table(laid, &directories, u32::to_be_bytes, u16::to_be_bytes);
+        put(&mut head, laid.tables, &little);
+        put(&mut head, laid.tables + count, &big);
+        let places = Places {
+            directories: &laid.extents,
+            files: &extents,
+        };
+        for &number in &laid.order {
+            let bytes = directory::write(
+                laid.tree,
+                number,
+                &directories[number],
+                &laid.entries[number],
+                &places,
+                &time,
+            );
+            put(&mut head, laid.extents[number].sector, &bytes);
+        }
+    }
+    Ok(Plan {
+        head,
+        starts: extents
+            .iter()
+            .map(|extent| u64::from(extent.sector) * SECTOR as u64)
+            .collect(),
+        size: total as u64 * SECTOR as u64,
+    })
+}
+
+fn lay_names(tree: Tree, directories: &[Directory]) -> Laid {
+    let entries: Vec<Vec<Entry>> = directories
+        .iter()
+        .map(|directory| match tree {
+            Tree::Primary => names::primary(&directory.children),
+            Tree::Joliet => names::joliet(&directory.children),
+        })
+        .collect();
+    let mut order = vec![0];
+    let mut at = 0;
+    // Level by level, and in each the children of one directory after those of another.
+    while let Some(&number) = order.get(at) {
+        at += 1;
+        for entry in &entries[number] {
+            if let Node::Directory(below) = directories[number].children[entry.child].node {
+                order.push(below);
+            }
+        }
+    }
+    let mut laid = Laid {
+        tree,
+        entries,
+        order,
+        extents: vec![root_extent(0, 0); directories.len()],
+        names: Vec::new(),
+        tables: 0,
+    };
+    let names = identifiers(&laid, directories);
+    laid.names = names.iter().map(|name| name.len()).collect();
+    laid
+}
+
+/// Identifiers of directories in the order of the path table; that of the root is one zero byte.
+fn identifiers<'l>(laid: &'l Laid, directories: &[Directory]) -> Vec<&'l [u8]> {
+    let mut found: Vec<&[u8]> = vec![&[0]; directories.len()];
+    for (directory, entries) in directories.iter().zip(&laid.entries) {
+        for entry in entries {
+            if let Node::Directory(number) = directory.children[entry.child].node {
+                found[number] = &entry.identifier;
+            }
+        }
+    }
+    laid.order.iter().map(|number| found[*number]).collect()
+}
+
+fn check_label(label: &str) -> Result<()> {
     if label.is_empty() || label.len() > MAX_LABEL || !label.bytes().all(|b| b.is_ascii_graphic()) {
-        return usage(format!(
-            "'{label}': a label has 1 to {MAX_LABEL} printable ASCII characters without spaces"
-        ));
-    }
-    if volume.files.len() > MAX_FILES {
-        return usage(format!("more than {MAX_FILES} files"));
-    }
-    for (at, file) in volume.files.iter().enumerate() {
-        let name = file.name.as_str();
-        // Joliet is UCS-2: what lies beyond the basic plane has no place in it.
-        let fits = !name.is_empty()
-            && name.chars().count() <= MAX_NAME
-            && name.len() <= 2 * MAX_NAME
-            && name != "."
-            && name != ".."
-            && name
-                .chars()
-                .all(|c| !c.is_control() && !"/\\:*?;".contains(c) && u32::from(c) < 0x1_0000);
-        if !fits {
-            return usage(format!(
-                "'{}': not a name for a file in a seed",
-                crate::error::Escaped(name)
-            ));
-        }
-        if volume.files.iter().take(at).any(|other| other.name == name) {
-            return usage(format!("'{name}' is there twice"));
-        }
+        return Err(Error::usage(format!(
+            "'{}': a label has 1 to {MAX_LABEL} printable ASCII characters without spaces",
+            Escaped(label)
+        )));
     }
     Ok(())
 }
 
 fn too_large(name: &str) -> Error {
-    Error::unsupported(format!("'{name}': a file of 4 GiB or more"))
+    Error::unsupported(format!("'{}': a file of 4 GiB or more", Escaped(name)))
 }
 
 /// Sectors that hold `length` bytes.
@@ -178,7 +255,7 @@ fn root_extent(sector: u32, sectors: u32) -> Extent {
     // At most MAX_FILES records of 255 bytes.
     Extent {
         sector,
-        length: sectors * SECTOR as u32,
+        length: sectors.saturating_mul(SECTOR as u32),
     }
 }
 
@@ -249,14 +326,14 @@ impl Time {
 }
 
 /// 8.4 and 8.5: a volume descriptor.
-fn descriptor(tree: Tree, label: &str, total: usize, root: Extent, time: &Time) -> Vec<u8> {
+fn descriptor(laid: &Laid, label: &str, total: usize, time: &Time) -> Vec<u8> {
     let mut bytes = vec![0; SECTOR];
     let mut set = |at: usize, value: &[u8]| {
         if let Some(place) = bytes.get_mut(at..at + value.len()) {
             place.copy_from_slice(value);
         }
     };
-    let joliet = tree == Tree::Joliet;
+    let joliet = laid.tree == Tree::Joliet;
     let text = |value: &str, length: usize| -> Vec<u8> {
         let mut field = Vec::with_capacity(length);
         if joliet {
@@ -283,18 +360,11 @@ fn descriptor(tree: Tree, label: &str, total: usize, root: Extent, time: &Time) 
     set(120, &both_16(1));
     set(124, &both_16(1));
     set(128, &both_16(SECTOR as u16));
-    let (table, tables) = (
-        10,
-        if joliet {
-            JOLIET_TABLES
-        } else {
-            PRIMARY_TABLES
-        },
-    );
-    set(132, &both_32(table));
-    set(140, &tables.to_le_bytes());
-    set(148, &(tables + 1).to_be_bytes());
-    set(156, &directory::root_record(root, time));
+    let table = table_length(laid);
+    set(132, &both_32(u32::try_from(table).unwrap_or(u32::MAX)));
+    set(140, &laid.tables.to_le_bytes());
+    set(148, &(laid.tables + sectors(table)).to_be_bytes());
+    set(156, &directory::root_record(laid.extents[0], time));
     // Identifiers of volume set, publisher, preparer, application; copyright, abstract and bibliographic files.
     for (at, length) in [
         (190, 128),
@@ -323,12 +393,36 @@ fn terminator() -> Vec<u8> {
     bytes
 }
 
-/// 9.4: the one record of the root, which is its own parent, and a padding byte.
-fn path_table(sector: [u8; 4], parent: [u8; 2]) -> Vec<u8> {
-    let mut bytes = vec![1, 0];
-    bytes.extend(sector);
-    bytes.extend(parent);
-    bytes.extend([0, 0]);
+/// Bytes of a path table.
+fn table_length(laid: &Laid) -> usize {
+    laid.names
+        .iter()
+        .map(|length| 8 + length.next_multiple_of(2))
+        .sum()
+}
+
+/// 9.4: a record for each directory, with its parent's place in this table, counted from 1.
+fn path_table(
+    laid: &Laid,
+    directories: &[Directory],
+    four: fn(u32) -> [u8; 4],
+    two: fn(u16) -> [u8; 2],
+) -> Vec<u8> {
+    let mut place = vec![0u16; directories.len()];
+    for (at, number) in laid.order.iter().enumerate() {
+        place[*number] = u16::try_from(at + 1).unwrap_or(u16::MAX);
+    }
+    let mut bytes = Vec::new();
+    for (number, identifier) in laid.order.iter().zip(identifiers(laid, directories)) {
+        bytes.push(u8::try_from(identifier.len()).unwrap_or(u8::MAX));
+        bytes.push(0);
+        bytes.extend(four(laid.extents[*number].sector));
+        bytes.extend(two(place[directories[*number].parent]));
+        bytes.extend(identifier);
+        if !identifier.len().is_multiple_of(2) {
+            bytes.push(0);
+        }
+    }
     bytes
 }
 

@@ -1,40 +1,50 @@
-//! The names of one file in the two trees of a volume, and the order that each tree asks for.
+//! The names of one directory in the two trees of a volume, and the order that each tree asks for.
 //!
 //! Knows characters and order. Must not know records.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::File;
+use super::tree::{Child, Node};
 
-/// A name of a directory record, and which file it is.
+/// A name of a directory record, and which of the directory's children it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) identifier: Vec<u8>,
-    pub(super) file: usize,
+    pub(super) child: usize,
 }
 
-/// 7.5, at interchange level 1: eight characters, a dot, three characters, and version 1; no two the same.
-pub(super) fn primary(files: &[File]) -> Vec<Entry> {
+/// 7.5 and 7.6, at interchange level 1: eight characters, of files a dot, three characters, and version 1; no two the
+/// same.
+pub(super) fn primary(children: &[Child]) -> Vec<Entry> {
     let mut taken = BTreeSet::new();
-    let entries = files.iter().enumerate().map(|(file, File { name, .. })| {
-        let (stem, extension) = match name.rsplit_once('.') {
-            Some((stem, extension)) if !stem.is_empty() => (stem, extension),
-            _ => (name.as_str(), ""),
-        };
-        let (stem, extension) = (letters(stem, 8), letters(extension, 3));
-        let mut identifier = format!("{stem}.{extension};1");
-        let mut number = 0;
-        while !taken.insert(identifier.clone()) {
-            number += 1;
-            let tail = number.to_string();
-            let kept: String = stem.chars().take(8 - tail.len()).collect();
-            identifier = format!("{kept}{tail}.{extension};1");
-        }
-        Entry {
-            identifier: identifier.into_bytes(),
-            file,
-        }
-    });
+    // Where the search for a free number went on the last time.
+    let mut numbers: BTreeMap<String, u32> = BTreeMap::new();
+    let entries = children
+        .iter()
+        .enumerate()
+        .map(|(child, Child { name, node })| {
+            let (stem, extension) = match (node, name.rsplit_once('.')) {
+                (Node::File(_), Some((stem, extension))) if !stem.is_empty() => (stem, extension),
+                _ => (name.as_str(), ""),
+            };
+            let (stem, extension) = (letters(stem, 8), letters(extension, 3));
+            let end = match node {
+                Node::File(_) => format!(".{extension};1"),
+                Node::Directory(_) => String::new(),
+            };
+            let mut identifier = format!("{stem}{end}");
+            let number = numbers.entry(identifier.clone()).or_insert(0);
+            while !taken.insert(identifier.clone()) {
+                *number += 1;
+                let tail = number.to_string();
+                let kept: String = stem.chars().take(8 - tail.len().min(8)).collect();
+                identifier = format!("{kept}{tail}{end}");
+            }
+            Entry {
+                identifier: identifier.into_bytes(),
+                child,
+            }
+        });
     let mut entries: Vec<_> = entries.collect();
     // 9.3: by name and extension, each filled up with spaces, which sort before all of their characters as "." does not.
     entries.sort_by_key(|entry| sort_key(&entry.identifier));
@@ -42,13 +52,13 @@ pub(super) fn primary(files: &[File]) -> Vec<Entry> {
 }
 
 /// The name in UCS-2, big-endian, without a version: as every reader of Joliet takes it.
-pub(super) fn joliet(files: &[File]) -> Vec<Entry> {
-    let mut entries: Vec<_> = files
+pub(super) fn joliet(children: &[Child]) -> Vec<Entry> {
+    let mut entries: Vec<_> = children
         .iter()
         .enumerate()
-        .map(|(file, File { name, .. })| Entry {
+        .map(|(child, Child { name, .. })| Entry {
             identifier: name.encode_utf16().flat_map(u16::to_be_bytes).collect(),
-            file,
+            child,
         })
         .collect();
     entries.sort_by(|a, b| a.identifier.cmp(&b.identifier));
@@ -80,14 +90,21 @@ mod tests {
     use super::*;
 
     fn names(names: &[&str]) -> Vec<String> {
-        let files: Vec<_> = names
+        let children: Vec<_> = names
             .iter()
-            .map(|name| File {
-                name: (*name).to_owned(),
-                bytes: Vec::new(),
+            .enumerate()
+            .map(|(number, name)| match name.strip_suffix('/') {
+                Some(name) => Child {
+                    name: name.to_owned(),
+                    node: Node::Directory(number),
+                },
+                None => Child {
+                    name: (*name).to_owned(),
+                    node: Node::File(number),
+                },
             })
             .collect();
-        let entries = primary(&files);
+        let entries = primary(&children);
         entries
             .into_iter()
             .map(|entry| String::from_utf8(entry.identifier).unwrap())
@@ -109,5 +126,15 @@ mod tests {
                 "_PROFILE.;1"
             ]
         );
+        assert_eq!(
+            names(&["directory.one/", "directory.two/", "directory"]),
+            ["DIRECTO1", "DIRECTOR", "DIRECTOR.;1"]
+        );
+        let many: Vec<String> = (0..3000)
+            .map(|number| format!("a-long-name-{number}"))
+            .collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let made: BTreeSet<String> = names(&many).into_iter().collect();
+        assert_eq!(made.len(), 3000);
     }
 }

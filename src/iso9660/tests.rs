@@ -126,7 +126,7 @@ fn what_the_format_does_not_hold_is_refused() {
         "",
         ".",
         "..",
-        "a/b",
+        "a//b",
         "a;1",
         "a\0",
         "a:b",
@@ -179,4 +179,46 @@ fn points_in_time_are_dates() {
             "{seconds}"
         );
     }
+}
+
+#[test]
+fn directories_are_laid_out_level_by_level() {
+    let files = [
+        file("b/two/deep file.txt", b"deep"),
+        file("a/one", b"1"),
+        file("b/one", b"22"),
+        file("root", &[3; 3000]),
+        file("b/two/empty", b""),
+    ];
+    let bytes = volume(&files);
+    let store: Arc<dyn ReadAt> = Arc::new(Memory::from(bytes));
+    let options = OpenOptions {
+        format: Some(Format::Raw),
+        ..OpenOptions::default()
+    };
+    let image = Image::from_store(store, "cd.iso", &options).unwrap();
+    let chain = image.chain(Depth::Chain, None).unwrap();
+    let volume = crate::volume::Volume::whole(&chain);
+    let tree = open_tree(&volume).unwrap().unwrap();
+    for file in &files {
+        let node = file.name.split('/').fold(tree.root(), |node, name| {
+            tree.lookup(node, name.as_bytes()).unwrap().unwrap()
+        });
+        assert_eq!(read_start(&*tree, node, 1 << 20).unwrap(), file.bytes);
+    }
+    let wrong = |name: &str| {
+        write(&Volume {
+            label: "cidata",
+            files: &[file("a/b", b""), file(name, b"")],
+            time: 0,
+        })
+        .unwrap_err()
+        .to_string()
+    };
+    assert!(wrong("a/b").contains("twice"));
+    assert!(wrong("a").contains("twice"));
+    assert!(wrong("a/b/c").contains("twice"));
+    assert!(wrong("a//c").contains("not a name"));
+    assert!(wrong("../c").contains("not a name"));
+    assert!(wrong("1/2/3/4/5/6/7/8/9").contains("deeper"));
 }

@@ -14,6 +14,8 @@
 //! | [`qmp`] | QEMU's control channel |
 //! | [`console`] | the guest's serial console |
 //! | [`screen`] | the guest's screen, as PNG and as text |
+//! | [`typing`] | keys for the guest, no faster than it takes them |
+//! | [`lookout`] | waiting for a text that the guest shows |
 //!
 //! Must not know templates beyond [`crate::template::model`], nor what is done in the guest. Nothing here has a name in
 //! the file system that somebody else could use: QEMU's control channel and console are socket pairs.
@@ -25,6 +27,7 @@ mod death;
 pub mod firmware;
 pub mod launcher;
 mod log;
+pub mod lookout;
 pub mod ports;
 pub mod qmp;
 pub mod running;
@@ -32,6 +35,7 @@ pub mod screen;
 pub mod shutdown;
 pub mod state;
 pub mod tpm;
+pub mod typing;
 
 pub use accelerator::{Accelerator, Choice, Why};
 pub use command_line::{CommandLine, Spec, command_line};

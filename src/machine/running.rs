@@ -163,11 +163,13 @@ pub struct Running {
     process: Process,
     qmp: Arc<Qmp>,
     console: Console,
-    run_directory: PathBuf,
+    pub(super) run_directory: PathBuf,
     supervisor: Option<JoinHandle<()>>,
     watcher: Option<JoinHandle<()>>,
     tell: SyncSender<Message>,
-    picture: Arc<Mutex<()>>,
+    pub(super) picture: Arc<Mutex<()>>,
+    /// Places of keys that a BIOS kept, and that nobody will read any more.
+    pub(super) stale_keys: Mutex<Option<(u16, u16)>>,
 }
 
 impl Running {
@@ -261,6 +263,7 @@ impl Running {
             watcher: Some(watcher),
             tell,
             picture,
+            stale_keys: Mutex::new(None),
         };
         running.begin(start, state, hear, stop)?;
         Ok(running)
@@ -458,7 +461,7 @@ impl Running {
         let asked = self.qmp.execute("query-status", &Value::Null, SHORTLY);
         if asked.is_ok() {
             self.screenshot();
-            let lines = self.screen_text();
+            let lines = self.screen_lines().unwrap_or_else(|| self.screen_text());
             if !lines.is_empty() {
                 self.shared.lock().screen = lines;
             }
@@ -519,21 +522,6 @@ impl Running {
             Err(_) if self.qmp.ended().is_some() => Ok(()),
             other => other.map(drop),
         }
-    }
-
-    /// Presses and releases keys, all at once: QEMU's names of them (`ctrl`, `a`, `ret`, ...).
-    ///
-    /// # Errors
-    ///
-    /// When QEMU knows no such key.
-    pub fn press(&self, keys: &[&str]) -> Result<()> {
-        for down in [true, false] {
-            let event = |key: &&str| json!({"type": "key", "data": {"down": down, "key": {"type": "qcode", "data": key}}});
-            let events: Vec<Value> = keys.iter().map(event).collect();
-            self.qmp
-                .execute("input-send-event", &json!({"events": events}), SOON)?;
-        }
-        Ok(())
     }
 
     /// Ends QEMU at once.

@@ -19,7 +19,6 @@
 pub mod check;
 pub mod convert;
 mod document;
-mod duration;
 mod functions;
 mod go;
 mod json;
@@ -40,6 +39,7 @@ use functions::Surroundings;
 use model::{Dialect, Template};
 
 use crate::error::{Error, Result};
+use crate::units::duration;
 
 /// Bytes of a template at most.
 const LONGEST: u64 = 4 << 20;

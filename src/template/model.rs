@@ -219,6 +219,28 @@ pub struct Seed {
     pub vendor_data: Option<Vec<u8>>,
     /// The text of network-config.
     pub network_config: Option<Vec<u8>>,
+    /// The guest gets it over HTTP (NoCloud-Net), which its SMBIOS tells it, instead of from a volume.
+    pub over_http: bool,
+}
+
+/// A kernel that QEMU starts by itself, the first time the machine is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// Its command line; filled in late as a boot command.
+    pub append: Text,
+}
+
+/// Files for the firmware's own network boot, by TFTP of QEMU's user network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkBoot {
+    /// What is served.
+    pub directory: PathBuf,
+    /// The file in it that is started.
+    pub file: String,
 }
 
 /// Keys typed at the console.
@@ -232,6 +254,12 @@ pub struct Boot {
     pub key_interval: Option<Duration>,
     /// Between two groups.
     pub group_interval: Option<Duration>,
+    /// Name of the guest's keyboard layout; empty: US.
+    pub keyboard: String,
+    /// A kernel instead of a boot loader.
+    pub kernel: Option<Kernel>,
+    /// Boot from the network.
+    pub network: Option<NetworkBoot>,
 }
 
 /// Files for the guest, by network or as media.

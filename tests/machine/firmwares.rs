@@ -62,6 +62,7 @@ fn boots(secure: bool) {
         boots_from_disk: true,
         cds: &[],
         floppy: None,
+        network_boot: None,
         seed: None,
         forward: None,
         accelerator: &Accelerator::Tcg,

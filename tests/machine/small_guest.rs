@@ -123,6 +123,7 @@ pub fn arguments(
         boots_from_disk: true,
         cds: &[],
         floppy: None,
+        network_boot: None,
         seed: None,
         forward: Some(Forward { host: 0, guest: 22 }),
         accelerator,

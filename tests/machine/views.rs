@@ -5,7 +5,7 @@ use std::time::Duration;
 use qimg::machine::Accelerator;
 use qimg::machine::screen::png_size;
 
-use crate::small_guest::{cache, start, start_with, wait_until};
+use crate::small_guest::{NEVER, cache, start, start_with, wait_until};
 
 #[test]
 fn the_kernel_chooses_the_port_and_it_leads_to_the_guest() {
@@ -107,7 +107,8 @@ fn keys_reach_the_screen_and_its_text_is_read() {
         },
     );
     for key in ["r", "o", "o", "t"] {
-        guest.running.press(&[key]).unwrap();
+        let keys = [true, false].map(|down| qimg::keyboard::KeyEvent { key, down });
+        guest.running.strike(&keys, NEVER).unwrap();
     }
     wait_until("what was typed is there", Duration::from_secs(20), || {
         guest

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
-use crate::template::model::{Disk, Machine};
+use crate::template::model::{Disk, Machine, NetworkBoot};
 
 use super::accelerator::Accelerator;
 use super::firmware::Flash;
@@ -73,6 +73,8 @@ pub struct Spec<'a> {
     pub cds: &'a [PathBuf],
     /// A floppy disk.
     pub floppy: Option<&'a Path>,
+    /// What QEMU's user network has for a boot from it; the directory is absolute.
+    pub network_boot: Option<&'a NetworkBoot>,
     /// qimg's own seed; survives whatever `qemuargs` say.
     pub seed: Option<&'a Path>,
     /// The way to the guest's SSH; `None`: no port is forwarded.
@@ -254,12 +256,20 @@ fn defaults(spec: &Spec<'_>, accelerator_given: bool, display_given: bool) -> Re
         ),
         None => {}
     }
+    let boot_files = match spec.network_boot {
+        Some(network) => format!(
+            ",tftp={},bootfile={}",
+            path_value(&network.directory)?,
+            escaped(&network.file)
+        ),
+        None => String::new(),
+    };
     let net = match (&machine.net_bridge, spec.forward) {
         (Some(bridge), _) => format!("bridge,id=user.0,br={}", escaped(bridge)),
         (None, Some(Forward { host, guest })) => {
-            format!("user,id=user.0,hostfwd=tcp:127.0.0.1:{host}-:{guest}")
+            format!("user,id=user.0,hostfwd=tcp:127.0.0.1:{host}-:{guest}{boot_files}")
         }
-        (None, None) => "user,id=user.0".to_owned(),
+        (None, None) => format!("user,id=user.0{boot_files}"),
     };
     add("-netdev", net, Role::Plain);
     add(
@@ -288,7 +298,11 @@ fn defaults(spec: &Spec<'_>, accelerator_given: bool, display_given: bool) -> Re
     }
     let is_flash = matches!(spec.boot, Some(Boot::Flash(_)));
     if !is_flash {
-        let order = if spec.boots_from_disk { "c" } else { "once=d" };
+        let order = match (spec.boots_from_disk, spec.network_boot) {
+            (true, _) => "c",
+            (false, None) => "once=d",
+            (false, Some(_)) => "once=n",
+        };
         add("-boot", order.to_owned(), Role::Plain);
     }
     if let (Some(socket), Some(tpm)) = (spec.tpm, &machine.tpm) {

@@ -103,6 +103,7 @@ impl Case {
             boots_from_disk: self.boots_from_disk,
             cds: &self.cds,
             floppy: None,
+            network_boot: None,
             seed: self.seed.as_deref(),
             forward: self.forward,
             accelerator: &self.accelerator,

@@ -43,3 +43,21 @@ fn text_is_told_from_other_memory() {
     assert_eq!(text_of(&noise), [""; 0]);
     assert_eq!(text_of(&[]), [""; 0]);
 }
+
+#[test]
+fn what_is_shown_begins_anywhere_in_text_memory() {
+    let mut memory = vec![0; TEXT_SIZE];
+    let mut put = |at: usize, text: &str| {
+        for (number, byte) in text.bytes().enumerate() {
+            memory[(at + number) % (TEXT_SIZE / 2) * 2] = byte;
+        }
+    };
+    put(100, "old words");
+    put(80 * 30 + 2, "login:");
+    put(TEXT_SIZE / 2 - 3, "wrapped");
+    assert!(memory_has(&memory, "old words") && memory_has(&memory, "login:"));
+    assert!(!memory_has(&memory, "new") && !memory_has(&memory, ""));
+    assert_eq!(lines_from(&memory, 80 * 29, 80), ["", "  login:"]);
+    assert_eq!(lines_from(&memory, TEXT_SIZE / 2 - 3, 80)[0], "wrapped");
+    assert!(lines_from(&[], 7, 80).is_empty());
+}

@@ -1,14 +1,14 @@
-//! The parts of a build that are about the machine: base, disk, machine, seed, boot, media, firmware.
+//! The parts of a build that are about the machine: base, disk, machine, seed, firmware.
 
 use std::path::PathBuf;
 
 use super::{Paths, range_of};
 use crate::error::Result;
 use crate::seed::check as seed_check;
-use crate::template::check::{self, Severity};
+use crate::template::check::Severity;
 use crate::template::document::{Kind, Node};
 use crate::template::model::{
-    Base, Boot, Disk, DiskFormat, Firmware, Machine, Media, Seed, StepCache, Text, Tpm, Vnc,
+    Base, Disk, DiskFormat, Firmware, Machine, Seed, StepCache, Text, Tpm, Vnc,
 };
 use crate::template::reader::Table;
 use crate::units::ByteSize;
@@ -38,7 +38,12 @@ const GETTERS: [(&str, &str); 7] = [
     ("sftp", "fetch it before, and name the file"),
 ];
 
-pub(super) fn base(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<Base> {
+/// `boots_otherwise`: the machine boots from something that is named elsewhere.
+pub(super) fn base(
+    table: &Table<'_, '_>,
+    paths: &Paths<'_>,
+    boots_otherwise: bool,
+) -> Result<Base> {
     let images = table.items("image")?;
     let isos = table.items("iso")?;
     let (key, items, is_disk) = match (images, isos) {
@@ -79,6 +84,15 @@ pub(super) fn base(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<Base> {
             return Err(table.error(key, item, &text).with_remedy(remedy));
         }
         urls.push(paths.url(&url));
+    }
+    if urls.is_empty() && boots_otherwise {
+        return Ok(Base {
+            urls,
+            checksum: String::new(),
+            signature_key: None,
+            target_path: None,
+            is_disk: false,
+        });
     }
     if urls.is_empty() {
         let error = table.reader.error(
@@ -304,7 +318,13 @@ pub(super) fn machine(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<Machin
             .filled("qemu")?
             .unwrap_or_else(|| "qemu-system-x86_64".to_owned()),
         accelerator: table.word("accelerator", &ACCELERATORS)?,
-        machine_type: table.filled("type")?,
+        // What UEFI firmware is made for; a template of Packer's has what Packer gives it.
+        machine_type: match table.filled("type")? {
+            None if table.word("boot", &["bios", "uefi"])?.as_deref() == Some("uefi") => {
+                Some("q35".to_owned())
+            }
+            kind => kind,
+        },
         cpu_model: table.filled("cpu")?,
         cpus: cpus.unwrap_or(2).max(1),
         topology: topology.map(|count: Option<u32>| count.filter(|count| *count > 0)),
@@ -453,6 +473,7 @@ pub(super) fn seed(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<Option<Se
             "network-config-file",
             seed_check::check_network_config,
         )?,
+        over_http: table.flag("http")?.unwrap_or(false),
     };
     Ok((seed != Seed::default()).then_some(seed))
 }
@@ -474,139 +495,4 @@ fn judged(table: &Table<'_, '_>, node: &Node, name: &str, findings: &[seed_check
         let remedy = finding.remedy.as_deref().unwrap_or("");
         table.reader.find(severity, node.at, &text, remedy);
     }
-}
-
-pub(super) fn boot(table: &Table<'_, '_>, vnc_disabled: bool) -> Result<Boot> {
-    let mut steps = Vec::new();
-    let command = table.lates("command", true)?.unwrap_or_default();
-    if !command.is_empty() {
-        let joined: String = command.iter().map(|(text, _)| text.0.as_str()).collect();
-        let at = command.first().map_or(table.at, |(_, node)| node.at);
-        judge_keys(table, at, &joined)?;
-        for (text, node) in &command {
-            if command.len() > 1 {
-                judge_unknown(table, node.at, &text.0);
-            }
-        }
-        if command.len() == 1 {
-            judge_unknown(table, at, &joined);
-        }
-        steps.push((Text(joined), None));
-    }
-    let grouped = table.items("steps")?.unwrap_or_default();
-    if !grouped.is_empty() && !steps.is_empty() {
-        let text = format!("{}: command and steps exclude one another", table.what);
-        return Err(table
-            .reader
-            .error(table.at, text)
-            .with_remedy("keep one of them"));
-    }
-    for item in grouped {
-        let words = table.items_of("steps", item)?;
-        let (Some(first), true) = (words.first(), words.len() <= 2) else {
-            return Err(table.error("steps", item, "a step is a command and what it is for"));
-        };
-        let text = table.late_of("steps", first, true)?;
-        judge_keys(table, first.at, &text.0)?;
-        judge_unknown(table, first.at, &text.0);
-        let note = words
-            .get(1)
-            .map(|word| table.text_of("steps", word))
-            .transpose()?;
-        steps.push((text, note));
-    }
-    if vnc_disabled && !steps.is_empty() {
-        let text = format!(
-            "{}: a boot command cannot be used when VNC is disabled",
-            table.what
-        );
-        return Err(table
-            .reader
-            .error(table.at, text)
-            .with_remedy("leave out disable_vnc"));
-    }
-    let boot = Boot {
-        wait: table.duration("wait")?,
-        steps,
-        key_interval: table.duration("key-interval")?,
-        group_interval: table.duration("group-interval")?,
-    };
-    if boot.steps.is_empty()
-        && let (Some(node), Some(wait)) = (table.node("wait"), boot.wait)
-        && !wait.is_zero()
-    {
-        table.reader.find(
-            Severity::Warning,
-            node.at,
-            &format!(
-                "{}: there is no boot command to wait for: Packer waits anyway, qimg does not",
-                table.name("wait")
-            ),
-            "leave it out",
-        );
-    }
-    Ok(boot)
-}
-
-/// What Packer refuses, too.
-fn judge_keys(table: &Table<'_, '_>, at: usize, command: &str) -> Result<()> {
-    match check::boot_command(command)
-        .into_iter()
-        .find(|bad| bad.refused)
-    {
-        Some(bad) => {
-            let text = format!("{}: {}", table.name("command"), bad.message);
-            Err(table.reader.error(at, text).with_remedy(bad.remedy))
-        }
-        None => Ok(()),
-    }
-}
-
-fn judge_unknown(table: &Table<'_, '_>, at: usize, command: &str) {
-    for bad in check::boot_command(command) {
-        if !bad.refused {
-            let text = format!("{}: {}", table.name("command"), bad.message);
-            table.reader.trap(at, &text, &bad.remedy);
-        }
-    }
-}
-
-pub(super) fn media(
-    http: &Table<'_, '_>,
-    cd: &Table<'_, '_>,
-    floppy: &Table<'_, '_>,
-    paths: &Paths<'_>,
-) -> Result<Media> {
-    let inputs = |table: &Table<'_, '_>, key: &'static str| -> Result<Vec<String>> {
-        Ok(table
-            .texts(key)?
-            .iter()
-            .filter(|path| !path.is_empty())
-            .map(|path| paths.glob(path))
-            .collect())
-    };
-    let media = Media {
-        http_directory: http.path("directory")?.map(|path| paths.input(&path)),
-        http_content: http.filled_map("content")?,
-        http_ports: range_of(http, "ports", (8000, 9000))?,
-        http_address: http.filled("address")?,
-        cd_files: inputs(cd, "files")?,
-        cd_content: cd.filled_map("content")?,
-        cd_label: cd.filled("label")?,
-        floppy_files: inputs(floppy, "files")?,
-        floppy_directories: inputs(floppy, "directories")?,
-        floppy_content: floppy.filled_map("content")?,
-        floppy_label: floppy.filled("label")?,
-    };
-    if media.http_directory.is_some() && !media.http_content.is_empty() {
-        let text = format!(
-            "{}: a directory and contents exclude one another",
-            http.what
-        );
-        return Err(http
-            .reader
-            .error(http.at, text)
-            .with_remedy("keep one of them"));
-    }
-    Ok(media)
 }

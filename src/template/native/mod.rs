@@ -53,8 +53,8 @@
 //! | `base` | `image` or `iso`, `checksum` `signature-key` `target` `disk-image` |
 //! | `disk` | `size` `format` `interface` `cache` `discard` `detect-zeroes` `additional` `keep-size` `keep-backing-file` |
 //! | `machine` | `qemu` `accelerator` `type` `cpu` `cpus` `sockets` `cores` `threads` `memory` `net-device` `net-bridge` `host-ports` `skip-nat-mapping` `headless` `display` `vga` `vnc` `cdrom-interface` `boot` `secure` `firmware-code` `firmware-variables` `drop-variables` `firmware` `firmware-flash` `tpm` `tpm-device` `tpm-version` `qmp-socket` `qemu-args` |
-//! | `seed` | `user-data` `meta-data` `vendor-data` `network-config`, each also with `-file` |
-//! | `boot` | `wait` `command` or `steps`, `key-interval` `group-interval` |
+//! | `seed` | `user-data` `meta-data` `vendor-data` `network-config`, each also with `-file`; `http = true` serves them over HTTP instead of on a volume |
+//! | `boot` | `wait` `command` or `steps`, `key-interval` `group-interval` `keyboard`; `kernel` `initrd` `append`; `tftp` and `tftp-file` |
 //! | `http` | `directory` or `content`, `ports` `address` |
 //! | `cd`, `floppy` | `files` `content` `label`; `floppy` also `directories` |
 //! | `ssh` | `username` `password` `private-key` `certificate` `agent` `forward-agent` `host` `port` `timeout` `attempts` `pty` `keep-alive` `transfer` `bastion` `pause-before-connecting` `clear-authorized-keys` `temporary-key` `temporary-key-bits` `ciphers` `key-exchanges`, `communicator = "none"` for a guest that is not entered |
@@ -72,6 +72,7 @@
 //! Packer's JSON is first made into the same tree, so this module reads both; it must not know Packer's keys.
 
 mod ansible;
+mod boot;
 mod machine;
 mod paths;
 mod post;
@@ -333,7 +334,9 @@ impl<'a, 'r> Parts<'a, 'r> {
         }
         let section = |key| self.section(key);
         let table = section("base")?;
-        let base = machine::base(&table, self.paths)?;
+        let otherwise = ["kernel", "tftp"].map(|key| section("boot").map(|boot| boot.has(key)));
+        let otherwise = otherwise.into_iter().collect::<Result<Vec<_>>>()?;
+        let base = machine::base(&table, self.paths, otherwise.contains(&true))?;
         table.finish()?;
         let table = section("disk")?;
         let (disk, additional_disks) = machine::disk(&table, &base)?;
@@ -355,10 +358,10 @@ impl<'a, 'r> Parts<'a, 'r> {
         let seed = machine::seed(&table, self.paths)?;
         table.finish()?;
         let table = section("boot")?;
-        let boot = machine::boot(&table, vnc_disabled)?;
+        let boot = boot::boot(&table, vnc_disabled, self.paths)?;
         table.finish()?;
         let [http, cd, floppy] = [section("http")?, section("cd")?, section("floppy")?];
-        let media = machine::media(&http, &cd, &floppy, self.paths)?;
+        let media = boot::media(&http, &cd, &floppy, self.paths)?;
         http.finish()?;
         cd.finish()?;
         floppy.finish()?;
