@@ -92,6 +92,8 @@ pub mod lvm;
 pub mod machine;
 pub mod partition;
 pub mod prune;
+#[cfg(feature = "build")]
+pub mod publish;
 pub mod resize;
 pub mod rewrite;
 pub mod seed;

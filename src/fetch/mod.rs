@@ -10,10 +10,10 @@
 pub mod cache;
 mod check_base;
 pub mod checksum;
-mod http;
+pub(crate) mod http;
 mod list_file;
 mod signature;
-mod source;
+pub(crate) mod source;
 mod transfer;
 mod unpack;
 

@@ -161,6 +161,29 @@ pub fn move_file(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
     }
 }
 
+/// Makes `link` lead to `target`, a path from its own directory on, instead of wherever it led, in one step.
+///
+/// # Errors
+/// The host refuses, or `link` is something else than a link.
+pub fn point_to(link: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<()> {
+    let link = link.as_ref();
+    match std::fs::symlink_metadata(link) {
+        Ok(metadata) if !metadata.file_type().is_symlink() => {
+            return Err(Error::usage("is there, and is no link").at_path(link));
+        }
+        _ => {}
+    }
+    let mut name = link.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let temporary = link.with_file_name(name);
+    remove_file(&temporary)?;
+    std::os::unix::fs::symlink(target, &temporary)
+        .map_err(|error| Error::io("make a link", error).at_path(&temporary))?;
+    move_file(&temporary, link).inspect_err(|_| {
+        let _ = remove_file(&temporary);
+    })
+}
+
 /// Gives a file the present as its time of modification, for whoever asks when it was used last.
 ///
 /// Nothing may depend on it: a host that refuses is no failure.
