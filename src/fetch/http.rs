@@ -120,7 +120,7 @@ impl From<Error> for Failure {
 
 /// What a request asks for beside the whole file.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Ask {
+pub(crate) struct Ask {
     /// From this byte on, if the file still has this validator (an ETag or a date).
     pub from: Option<(u64, Option<String>)>,
     /// Nothing, if the file still has this ETag or date.
@@ -129,7 +129,7 @@ pub(super) struct Ask {
 
 /// What tells two states of a file apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(super) struct Validators {
+pub(crate) struct Validators {
     /// `ETag`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
@@ -151,7 +151,7 @@ impl Validators {
 }
 
 /// An answer whose body has not been read.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// `false`: the file has not changed, and there is no body.
     pub has_body: bool,
     /// Offset of the body's first byte in the file.

@@ -108,6 +108,17 @@ impl<'a> Courier<'a> {
         })
     }
 
+    /// Asks once, and takes any answer: for what must not be done twice.
+    ///
+    /// # Errors
+    /// No answer; [`Cancelled`](ErrorKind::Cancelled).
+    pub fn ask_once(&self, url: &str, ask: &Ask<'_>) -> Result<Reply> {
+        self.work.go_on()?;
+        self.once(url, ask)
+            .and_then(|response| self.whole(url, ask, response))
+            .map_err(|failure| failure.error)
+    }
+
     /// Asks until there is an answer that will not be another in a while. `url` is asked for each try, for its signature
     /// may be over. A server that fails for good is answered as any other.
     ///
@@ -117,25 +128,7 @@ impl<'a> Courier<'a> {
         self.patiently(|| {
             let url = url();
             let response = self.once(&url, ask)?;
-            let (parts, mut body) = response.into_parts();
-            let mut bytes = Vec::new();
-            body.with_config()
-                .limit(u64::MAX)
-                .reader()
-                .take(MAX_ANSWER + 1)
-                .read_to_end(&mut bytes)
-                .map_err(|error| self.client.failed(ask.doing, &url, error.into()))?;
-            if bytes.len() as u64 > MAX_ANSWER {
-                return Err(Failure::lasting(Error::new(
-                    ErrorKind::Io,
-                    format!("{}: the answer is longer than {MAX_ANSWER} bytes", shown(&url)),
-                )));
-            }
-            let reply = Reply {
-                status: parts.status.as_u16(),
-                headers: parts.headers,
-                body: bytes,
-            };
+            let reply = self.whole(&url, ask, response)?;
             if is_passing(reply.status) {
                 return Ok(Try::Again(asked_pause(&reply.headers), reply));
             }
@@ -179,6 +172,31 @@ impl<'a> Courier<'a> {
         })
     }
 
+    fn whole(&self, url: &str, ask: &Ask<'_>, response: Response<Body>) -> Result<Reply, Failure> {
+        let (parts, mut body) = response.into_parts();
+        let mut bytes = Vec::new();
+        body.with_config()
+            .limit(u64::MAX)
+            .reader()
+            .take(MAX_ANSWER + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| self.client.failed(ask.doing, url, error.into()))?;
+        if bytes.len() as u64 > MAX_ANSWER {
+            return Err(Failure::lasting(Error::new(
+                ErrorKind::Io,
+                format!(
+                    "{}: the answer is longer than {MAX_ANSWER} bytes",
+                    shown(url)
+                ),
+            )));
+        }
+        Ok(Reply {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body: bytes,
+        })
+    }
+
     fn once(&self, url: &str, ask: &Ask<'_>) -> Result<Response<Body>, Failure> {
         let mut request = Request::builder().method(ask.method).uri(url);
         for (name, value) in ask.headers {
@@ -202,18 +220,21 @@ impl<'a> Courier<'a> {
                 } else {
                     SendBody::none()
                 };
-                self.client.send(ask.doing, request.body(body).map_err(bad)?)
+                self.client
+                    .send(ask.doing, request.body(body).map_err(bad)?)
             }
             Payload::Bytes(mut bytes) => {
                 request = request.header("content-length", bytes.len().to_string());
                 let body = SendBody::from_reader(&mut bytes);
-                self.client.send(ask.doing, request.body(body).map_err(bad)?)
+                self.client
+                    .send(ask.doing, request.body(body).map_err(bad)?)
             }
             Payload::Reader(again) => {
                 request = request.header("content-length", again.length().to_string());
                 let mut reader = again.reader();
                 let body = SendBody::from_reader(&mut *reader);
-                self.client.send(ask.doing, request.body(body).map_err(bad)?)
+                self.client
+                    .send(ask.doing, request.body(body).map_err(bad)?)
             }
         }
     }
@@ -229,7 +250,8 @@ impl<'a> Courier<'a> {
                 Ok(Try::Again(asked, _)) => asked,
                 Err(failure) if !failure.passes || left == 0 => return Err(failure.error),
                 Err(failure) => {
-                    self.work.note(format!("{}; trying again", said(&failure.error)));
+                    self.work
+                        .note(format!("{}; trying again", said(&failure.error)));
                     failure.pause
                 }
             };

@@ -123,7 +123,10 @@ pub fn publish(
     tell: &mut dyn FnMut(Event),
 ) -> Result<Published> {
     for (what, name) in [
-        ("version", request.version.as_ref().unwrap_or(&request.default_version)),
+        (
+            "version",
+            request.version.as_ref().unwrap_or(&request.default_version),
+        ),
         ("file's name", &request.name),
     ] {
         check_name(what, name)?;
@@ -141,8 +144,11 @@ fn check_name(what: &str, name: &str) -> Result<()> {
         || name.chars().any(char::is_control)
         || reserved.contains(&name);
     if bad {
-        return Err(Error::usage(format!("'{name}' cannot be a {what}"))
-            .with_remedy("take letters, digits, '-', '_', '+' and '.', which does not come first"));
+        return Err(
+            Error::usage(format!("'{name}' cannot be a {what}")).with_remedy(
+                "take letters, digits, '-', '_', '+' and '.', which does not come first",
+            ),
+        );
     }
     Ok(())
 }
@@ -165,26 +171,44 @@ fn within(original: &Original, request: &Request, work: &Work) -> Result<Publish
         md5: original.md5().hex(),
     };
     let same = |version: &&Version| {
-        request.version.as_ref().is_none_or(|asked| *asked == version.version)
+        request
+            .version
+            .as_ref()
+            .is_none_or(|asked| *asked == version.version)
             && version.files.contains(&file)
             && matches!(look(directory.join(&version.version).join(&file.name)), Ok(Some(seen)) if seen.length == file.size)
     };
-    let known = index.versions.iter().rev().find(same).map(|version| version.version.clone());
+    let known = index
+        .versions
+        .iter()
+        .rev()
+        .find(same)
+        .map(|version| version.version.clone());
     let was_there = known.is_some();
     let version = match known {
         Some(version) => {
-            work.note(format!("version {version} holds it already, with the same digest"));
+            work.note(format!(
+                "version {version} holds it already, with the same digest"
+            ));
             version
         }
         None => {
-            let version = request.version.as_ref().unwrap_or(&request.default_version).clone();
+            let version = request
+                .version
+                .as_ref()
+                .unwrap_or(&request.default_version)
+                .clone();
             add(original, request, &mut index, &version, &file, work)?;
             version
         }
     };
     let removed = request.keep.map_or_else(Vec::new, |keep| {
         let surplus = index.versions.len().saturating_sub(keep.max(1));
-        index.versions.drain(..surplus).map(|version| version.version).collect()
+        index
+            .versions
+            .drain(..surplus)
+            .map(|version| version.version)
+            .collect()
     });
     finish(directory, &mut index)?;
     for version in &removed {
@@ -208,8 +232,12 @@ fn hold(directory: &Path, work: &Work) -> Result<Hold> {
             Attempt::Busy { process } => {
                 if !told {
                     told = true;
-                    let who = process.map_or_else(String::new, |process| format!(" (process {process})"));
-                    work.note(format!("waiting for another publish to {}{who}", directory.display()));
+                    let who =
+                        process.map_or_else(String::new, |process| format!(" (process {process})"));
+                    work.note(format!(
+                        "waiting for another publish to {}{who}",
+                        directory.display()
+                    ));
                 }
                 work.pause(Duration::from_millis(50))?;
             }
@@ -218,7 +246,10 @@ fn hold(directory: &Path, work: &Work) -> Result<Hold> {
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn read_index(directory: &Path) -> Result<Index> {
@@ -238,12 +269,18 @@ fn read_index(directory: &Path) -> Result<Index> {
 /// # Errors
 /// It is none, of another form, or names what no directory has.
 pub fn parse_index(bytes: &[u8]) -> Result<Index> {
-    let remedy = "name another directory, or move the file away: the versions in it are then published anew";
+    let remedy =
+        "name another directory, or move the file away: the versions in it are then published anew";
     let index: Index = serde_json::from_slice(bytes).map_err(|error| {
-        Error::usage("is not the index of a stream of versions").with_source(error).with_remedy(remedy)
+        Error::usage("is not the index of a stream of versions")
+            .with_source(error)
+            .with_remedy(remedy)
     })?;
     if index.format != 1 {
-        return Err(Error::unsupported(format!("is an index of the form {}, not 1", index.format)));
+        return Err(Error::unsupported(format!(
+            "is an index of the form {}, not 1",
+            index.format
+        )));
     }
     for version in &index.versions {
         check_name("version", &version.version)?;
@@ -264,7 +301,10 @@ fn add(
     work: &Work,
 ) -> Result<()> {
     let place = request.directory.join(version);
-    let listed = index.versions.iter().position(|known| known.version == version);
+    let listed = index
+        .versions
+        .iter()
+        .position(|known| known.version == version);
     let there = look(&place)?;
     let taken = |text: &str| {
         Error::new(ErrorKind::Refused, format!("version {version} {text}"))
@@ -280,7 +320,9 @@ fn add(
         Some(known) => known.files.clone(),
         None => Vec::new(),
     };
-    let same_name = files.iter().any(|known| known.name == file.name && known != file);
+    let same_name = files
+        .iter()
+        .any(|known| known.name == file.name && known != file);
     if same_name {
         return Err(taken("is there, with another file of this name"));
     }
@@ -297,7 +339,10 @@ fn add(
             return Err(taken("is there, with another file of this name"));
         }
         copy(original, &path, work)?;
-        write_file(place.join(SUMS), sums(files.iter().map(|file| (file, String::new()))).as_bytes())?;
+        write_file(
+            place.join(SUMS),
+            sums(files.iter().map(|file| (file, String::new()))).as_bytes(),
+        )?;
     } else {
         let unfinished = request.directory.join(format!("{UNFINISHED}{version}"));
         make_directory(&unfinished)?;
@@ -336,10 +381,12 @@ fn finish(directory: &Path, index: &mut Index) -> Result<()> {
         return Ok(());
     };
     index.latest.clone_from(&latest);
-    let all = index
-        .versions
-        .iter()
-        .flat_map(|version| version.files.iter().map(move |file| (file, format!("{}/", version.version))));
+    let all = index.versions.iter().flat_map(|version| {
+        version
+            .files
+            .iter()
+            .map(move |file| (file, format!("{}/", version.version)))
+    });
     let all = sums(all);
     let text = serde_json::to_string_pretty(index).unwrap_or_default() + "\n";
     write_file(directory.join(SUMS), all.as_bytes())?;
@@ -378,9 +425,11 @@ fn copy(original: &Original, to: &Path, work: &Work) -> Result<()> {
     }
     file.set_len(length)?;
     if digest(&*file, length, work)? != original.sha256().hex() {
-        return Err(Error::new(ErrorKind::Io, "has changed while it was being published")
-            .with_remedy("publish it again when nobody writes it")
-            .at_path(original.path()));
+        return Err(
+            Error::new(ErrorKind::Io, "has changed while it was being published")
+                .with_remedy("publish it again when nobody writes it")
+                .at_path(original.path()),
+        );
     }
     staged.commit(Sync::Full)
 }
@@ -405,7 +454,11 @@ fn digest(file: &dyn ReadAt, length: u64, work: &Work) -> Result<String> {
         digester.update(bytes);
         at += left as u64;
     }
-    Ok(digester.finish().iter().map(crate::digest::Digest::hex).collect())
+    Ok(digester
+        .finish()
+        .iter()
+        .map(crate::digest::Digest::hex)
+        .collect())
 }
 
 #[cfg(test)]

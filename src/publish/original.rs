@@ -53,7 +53,9 @@ impl Original {
             return Err(Error::usage("parts of no bytes"));
         }
         let file = HostFile::open_read(path, Locking::Check)?;
-        attended(stop, tell, |work| Self::digested(file, path, part_size, work))
+        attended(stop, tell, |work| {
+            Self::digested(file, path, part_size, work)
+        })
     }
 
     fn digested(file: HostFile, path: &Path, part_size: u64, work: &Work) -> Result<Self> {
@@ -150,7 +152,9 @@ impl Original {
 
     /// First byte and length of a part, from 0 on.
     pub fn part(&self, number: usize) -> (u64, u64) {
-        let start = (number as u64).saturating_mul(self.part_size).min(self.length);
+        let start = (number as u64)
+            .saturating_mul(self.part_size)
+            .min(self.length);
         (start, self.part_size.min(self.length - start))
     }
 
@@ -232,7 +236,8 @@ struct Counted<'a> {
 
 impl Read for Counted<'_> {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        let left = usize::try_from(self.end - self.at).map_or(buf.len(), |left| left.min(buf.len()));
+        let left =
+            usize::try_from(self.end - self.at).map_or(buf.len(), |left| left.min(buf.len()));
         let Some(bytes) = buf.get_mut(..left.min(PIECE)) else {
             return Ok(0);
         };

@@ -80,7 +80,11 @@ struct Disk<'a> {
 impl Read for Disk<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.work.go_on().map_err(io::Error::other)?;
-        let end = if self.at < self.size { self.size } else { self.padded };
+        let end = if self.at < self.size {
+            self.size
+        } else {
+            self.padded
+        };
         let most = (end - self.at).min(PIECE);
         let most = usize::try_from(most).map_or(buf.len(), |most| most.min(buf.len()));
         let Some(buf) = buf.get_mut(..most) else {

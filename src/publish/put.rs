@@ -80,7 +80,10 @@ pub fn send(
                 format!("sha-256=:{}:", base64::encode(original.sha256().bytes())),
             ),
         ];
-        let authorization = request.authorization.clone().map(|value| ("authorization", value));
+        let authorization = request
+            .authorization
+            .clone()
+            .map(|value| ("authorization", value));
         headers.extend(authorization.clone());
         let length = original.length();
         work.begin(format!("send to {place}"), length);
@@ -115,11 +118,13 @@ pub fn send(
                     }
                 }
             })?;
-            let digests =
-                digests.map_err(|reply| refused("read back", &place, reply.status, &reply.text()))?;
+            let digests = digests
+                .map_err(|reply| refused("read back", &place, reply.status, &reply.text()))?;
             if digests.first() != Some(original.sha256()) {
                 let text = format!("{place}: the server holds something else than what was sent");
-                return Err(Error::new(ErrorKind::Io, text).with_remedy("run the same command again"));
+                return Err(
+                    Error::new(ErrorKind::Io, text).with_remedy("run the same command again")
+                );
             }
             work.advance(length);
         }
@@ -145,7 +150,8 @@ fn refused(doing: &str, place: &str, status: u16, text: &str) -> Error {
         format!("cannot {doing} {place}: the server says {status}{colon}{said}"),
     );
     match status {
-        401 | 403 => error.with_remedy("say who you are: QIMG_PUT_AUTHORIZATION holds the header Authorization"),
+        401 | 403 => error
+            .with_remedy("say who you are: QIMG_PUT_AUTHORIZATION holds the header Authorization"),
         300..=399 => error.with_remedy("name the place that the server leads to"),
         405 | 501 => error.with_remedy("the server takes no PUT there"),
         _ => error,

@@ -2,10 +2,10 @@
 
 use crate::program::{qimg, scratch};
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 23] = [
     "info", "map", "check", "compare", "measure", "create", "convert", "compress", "sparsify",
     "inspect", "ls", "cat", "cp", "stat", "resize", "disk", "seed", "build", "validate",
-    "template", "cache",
+    "template", "cache", "publish", "release",
 ];
 
 #[test]

@@ -219,9 +219,8 @@ pub(super) fn uploads(xml: &str, key: &str) -> Result<Vec<String>> {
 
 /// The body that puts parts together, whose ETags come in order.
 pub(super) fn complete<'a>(etags: impl Iterator<Item = &'a str>) -> String {
-    let mut body = String::from(
-        "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">",
-    );
+    let mut body =
+        String::from("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
     for (place, etag) in etags.enumerate() {
         let number = place + 1;
         let etag: String = etag.chars().filter(|c| !"<>&\"".contains(*c)).collect();
@@ -262,7 +261,14 @@ mod tests {
         assert_eq!(found.code, "NoSuchBucket");
         assert_eq!(found.message, "a <b> A& &foo;");
         assert!(refusal("<s:Error xmlns:s=\"x\"><s:Code>A</s:Code></s:Error>").is_some());
-        for text in ["", "<a>", "</a>", "<Error/>", "no", "<Other><Code>x</Code></Other>"] {
+        for text in [
+            "",
+            "<a>",
+            "</a>",
+            "<Error/>",
+            "no",
+            "<Other><Code>x</Code></Other>",
+        ] {
             assert_eq!(refusal(text), None, "{text}");
         }
     }
@@ -284,7 +290,9 @@ mod tests {
     #[test]
     fn the_youngest_upload_of_the_same_key_comes_last() {
         let upload = |key: &str, id: &str, since: &str| {
-            format!("<Upload><Key>{key}</Key><UploadId>{id}</UploadId><Initiated>{since}</Initiated></Upload>")
+            format!(
+                "<Upload><Key>{key}</Key><UploadId>{id}</UploadId><Initiated>{since}</Initiated></Upload>"
+            )
         };
         let text = format!(
             "<ListMultipartUploadsResult>{}{}{}</ListMultipartUploadsResult>",

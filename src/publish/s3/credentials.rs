@@ -43,7 +43,12 @@ pub fn find(
     credentials_file: &str,
     config_file: &str,
 ) -> Found {
-    let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty()).cloned();
+    let variable = |name: &str| {
+        environment
+            .get(name)
+            .filter(|value| !value.is_empty())
+            .cloned()
+    };
     let profile = asked
         .map(str::to_owned)
         .or_else(|| variable("AWS_PROFILE"))
@@ -136,7 +141,10 @@ mod tests {
         assert_eq!(found.region.as_deref(), Some("r0"));
         let found = find(&variables, Some("work"), KEYS, CONFIG);
         let credentials = found.credentials.unwrap();
-        assert_eq!((credentials.key.as_str(), credentials.token.as_deref()), ("W", Some("t")));
+        assert_eq!(
+            (credentials.key.as_str(), credentials.token.as_deref()),
+            ("W", Some("t"))
+        );
         assert_eq!(found.region.as_deref(), Some("r2"));
         assert_eq!(found.endpoint.as_deref(), Some("http://e"));
     }
@@ -147,7 +155,10 @@ mod tests {
         assert_eq!(found.credentials.unwrap().key, "W");
         let found = find(&environment(&[]), None, KEYS, CONFIG);
         assert_eq!(found.credentials.unwrap().secret, "ds");
-        assert_eq!(find(&environment(&[]), Some("no"), KEYS, CONFIG).credentials, None);
+        assert_eq!(
+            find(&environment(&[]), Some("no"), KEYS, CONFIG).credentials,
+            None
+        );
         assert_eq!(find(&environment(&[]), None, "", ""), Found::default());
     }
 

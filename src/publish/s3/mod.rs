@@ -256,9 +256,15 @@ mod tests {
     #[test]
     fn links_and_both_styles_name_the_object() {
         let mut target = Target::new("https://s3.example:9000/base", "r", "b", "a key/ü");
-        assert_eq!(target.url().unwrap(), "https://s3.example:9000/base/b/a%20key/%C3%BC");
+        assert_eq!(
+            target.url().unwrap(),
+            "https://s3.example:9000/base/b/a%20key/%C3%BC"
+        );
         target.style = Style::VirtualHost;
-        assert_eq!(target.url().unwrap(), "https://b.s3.example:9000/base/a%20key/%C3%BC");
+        assert_eq!(
+            target.url().unwrap(),
+            "https://b.s3.example:9000/base/a%20key/%C3%BC"
+        );
         let credentials = Credentials {
             key: "k".into(),
             secret: "hidden".into(),

@@ -78,7 +78,9 @@ impl<'a> Store<'a> {
         match reply.status {
             404 => Ok(None),
             _ if reply.is_success() => Ok(Some(There {
-                size: reply.header("content-length").and_then(|text| text.parse().ok()),
+                size: reply
+                    .header("content-length")
+                    .and_then(|text| text.parse().ok()),
                 etag: reply.header("etag").map(|etag| answer::plain(&etag)),
                 sha256: reply.header("x-amz-meta-sha256"),
             })),
@@ -90,12 +92,16 @@ impl<'a> Store<'a> {
     pub fn put(&self, headers: &[Header<'_>], payload: Payload<'_>) -> Result<Option<String>> {
         let mut action = PutObject::new(&self.bucket, Some(&self.credentials), self.key);
         let reply = self.signed(&mut action, "upload to", "PUT", headers, payload)?;
-        Ok(self.success("upload to", reply)?.header("etag").map(|etag| answer::plain(&etag)))
+        Ok(self
+            .success("upload to", reply)?
+            .header("etag")
+            .map(|etag| answer::plain(&etag)))
     }
 
     /// Begins an upload in parts; its name.
     pub fn begin(&self, headers: &[Header<'_>]) -> Result<String> {
-        let mut action = CreateMultipartUpload::new(&self.bucket, Some(&self.credentials), self.key);
+        let mut action =
+            CreateMultipartUpload::new(&self.bucket, Some(&self.credentials), self.key);
         let reply = self.signed(&mut action, "upload to", "POST", headers, Payload::Empty)?;
         answer::begun(&self.success("upload to", reply)?.text()).map_err(|error| self.at(error))
     }
@@ -121,7 +127,8 @@ impl<'a> Store<'a> {
         let mut found = Vec::new();
         let mut after = None;
         for _ in 0..MOST_LISTS {
-            let mut action = ListParts::new(&self.bucket, Some(&self.credentials), self.key, upload);
+            let mut action =
+                ListParts::new(&self.bucket, Some(&self.credentials), self.key, upload);
             if let Some(after) = after {
                 action.set_part_number_marker(after);
             }
@@ -151,10 +158,18 @@ impl<'a> Store<'a> {
         headers: &[Header<'_>],
         payload: Payload<'_>,
     ) -> Result<Option<String>> {
-        let mut action =
-            UploadPart::new(&self.bucket, Some(&self.credentials), self.key, number, upload);
+        let mut action = UploadPart::new(
+            &self.bucket,
+            Some(&self.credentials),
+            self.key,
+            number,
+            upload,
+        );
         let reply = self.signed(&mut action, "upload to", "PUT", headers, payload)?;
-        Ok(self.success("upload to", reply)?.header("etag").map(|etag| answer::plain(&etag)))
+        Ok(self
+            .success("upload to", reply)?
+            .header("etag")
+            .map(|etag| answer::plain(&etag)))
     }
 
     /// Puts the parts together; the object's ETag. `None`: there is no such upload, perhaps because an earlier try, whose
@@ -184,7 +199,9 @@ impl<'a> Store<'a> {
             None if reply.status == 404 => Ok(None),
             None => {
                 let reply = self.success("finish the upload to", reply)?;
-                answer::completed(&reply.text()).map(Some).map_err(|error| self.at(error))
+                answer::completed(&reply.text())
+                    .map(Some)
+                    .map_err(|error| self.at(error))
             }
         }
     }
@@ -235,7 +252,9 @@ impl<'a> Store<'a> {
         payload: Payload<'_>,
     ) -> Result<Reply> {
         for (name, value) in headers {
-            action.headers_mut().insert((*name).to_owned(), value.clone());
+            action
+                .headers_mut()
+                .insert((*name).to_owned(), value.clone());
         }
         let action = &*action;
         self.courier.ask(
@@ -274,12 +293,16 @@ impl<'a> Store<'a> {
                 "check the key, its secret and the region: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION"
             }
             ("RequestTimeTooSkewed", _) => "set this machine's clock",
-            ("BadDigest" | "InvalidDigest", _) => "the bytes changed on the way: run the same command again",
+            ("BadDigest" | "InvalidDigest", _) => {
+                "the bytes changed on the way: run the same command again"
+            }
             ("EntityTooLarge", _) => "the server takes no object of this size",
             ("AccessDenied", _) | (_, 401 | 403) => {
                 "let this key read and write this object; with an ACL, also set it"
             }
-            (_, 301 | 307 | 308) => "the bucket is in another region, or behind another endpoint: name that one",
+            (_, 301 | 307 | 308) => {
+                "the bucket is in another region, or behind another endpoint: name that one"
+            }
             (_, 404) => "check the endpoint and the bucket's name",
             _ => return error,
         };

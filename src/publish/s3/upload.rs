@@ -46,7 +46,10 @@ pub(super) fn upload(
         && there.sha256.as_deref() == Some(&sha256)
         && there.size == Some(original.length())
     {
-        work.note(format!("{} is there already, with the same digest", target.shown()));
+        work.note(format!(
+            "{} is there already, with the same digest",
+            target.shown()
+        ));
         report.was_there = true;
         report.etag = there.etag;
         return Ok(report);
@@ -119,7 +122,10 @@ fn in_parts(
                 report.parts
             ));
         }
-        let resumed = there.keys().map(|number| part_length(original, *number)).sum();
+        let resumed = there
+            .keys()
+            .map(|number| part_length(original, *number))
+            .sum();
         work.advance(resumed);
         let upload = journal.upload().to_owned();
         let journal = Mutex::new(journal);
@@ -129,7 +135,10 @@ fn in_parts(
             // The server may have forgotten the upload; it is the only one who knows.
             Err(error) => match store.parts(&upload) {
                 Ok(None) => {
-                    journal.into_inner().unwrap_or_else(PoisonError::into_inner).forget()?;
+                    journal
+                        .into_inner()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .forget()?;
                     work.begin(format!("upload {}", target.shown()), original.length());
                     continue;
                 }
@@ -138,13 +147,19 @@ fn in_parts(
         };
         let etags: Vec<String> = arrived.into_values().collect();
         let completed = store.complete(&upload, &etags).map_err(goes_on)?;
-        journal.into_inner().unwrap_or_else(PoisonError::into_inner).forget()?;
+        journal
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .forget()?;
         // No such upload: an earlier try may have ended it, which comparing tells.
         return Ok(completed);
     }
     Err(Error::new(
         ErrorKind::Io,
-        format!("{}: the server forgets uploads while they are going on", target.shown()),
+        format!(
+            "{}: the server forgets uploads while they are going on",
+            target.shown()
+        ),
     ))
 }
 
@@ -231,7 +246,9 @@ fn send(
 ) -> Result<BTreeMap<u16, String>> {
     let last = u16::try_from(original.part_md5().len())
         .map_err(|_| Error::usage("the file has too many parts").with_remedy("make them larger"))?;
-    let missing: Vec<u16> = (1..=last).filter(|number| !there.contains_key(number)).collect();
+    let missing: Vec<u16> = (1..=last)
+        .filter(|number| !there.contains_key(number))
+        .collect();
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     let arrived = Mutex::new(there);
@@ -243,16 +260,14 @@ fn send(
         original.check_part(place)?;
         let (start, length) = original.part(place);
         let part = original.stretch(start, length, work);
-        let etag = store.part(
-            upload,
-            number,
-            &[content_md5(md5)],
-            Payload::Reader(&part),
-        )?;
+        let etag = store.part(upload, number, &[content_md5(md5)], Payload::Reader(&part))?;
         let etag = match etag {
             // An ETag that is no MD5 comes from a server that encrypts, and says nothing.
             Some(etag) if is_md5(&etag) && etag != md5.hex() => {
-                let text = format!("{}: part {number} arrived as something else", target.shown());
+                let text = format!(
+                    "{}: part {number} arrived as something else",
+                    target.shown()
+                );
                 return Err(Error::new(ErrorKind::Io, text)
                     .with_remedy("the bytes changed on the way: run the same command again"));
             }
@@ -288,7 +303,8 @@ fn send(
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             // What the first one met is the cause; that somebody asked to stop is above all.
-            if result.is_ok() || matches!(&ended, Err(error) if error.kind() == ErrorKind::Cancelled)
+            if result.is_ok()
+                || matches!(&ended, Err(error) if error.kind() == ErrorKind::Cancelled)
             {
                 result = ended.and(result);
             }
@@ -321,9 +337,9 @@ fn compare(
     if there.size != Some(original.length()) {
         return Err(other("the object has another size than what was sent"));
     }
-    let known = told.or(there.etag).is_some_and(|etag| {
-        etag == original.md5().hex() || etag == of_parts(original.part_md5())
-    });
+    let known = told
+        .or(there.etag)
+        .is_some_and(|etag| etag == original.md5().hex() || etag == of_parts(original.part_md5()));
     if known && target.verify == Verify::IfNeeded {
         return Ok(false);
     }

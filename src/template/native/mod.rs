@@ -73,6 +73,7 @@
 mod machine;
 mod paths;
 mod post;
+mod publishing;
 mod selection;
 mod ssh;
 mod step;

@@ -21,6 +21,7 @@ mod map;
 mod measure;
 mod option_list;
 mod output;
+mod publish;
 mod resize;
 mod seed;
 mod single_dash;
@@ -55,6 +56,7 @@ pub(crate) use map::MapArgs;
 pub(crate) use measure::MeasureArgs;
 pub(crate) use option_list::OptionList;
 pub(crate) use output::{ProgressArgs, ProgressMode, ReportArgs, ThreadArgs};
+pub(crate) use publish::{PublishArgs, PublishForm, ReleaseArgs, WaitArgs};
 pub(crate) use resize::ResizeArgs;
 pub(crate) use seed::{
     ComposeArgs, SeedArgs, SeedCommand, SeedContentsArgs, SeedFormat, SeedMakeArgs, SeedServeArgs,
@@ -105,6 +107,7 @@ Examples:
   qimg seed user-data                       a seed for cloud-init
   qimg validate debian.toml                 what is wrong with a template, native or Packer's
   qimg build debian.toml                    an image booted, provisioned, sealed and compressed
+  qimg publish web.qcow2 --to s3://images/  an image where others take it from
 
 Also there:
   qimg completions SHELL                    completions for bash, elvish, fish, powershell or zsh
@@ -114,7 +117,7 @@ Exit codes:
   0    done
   1    failed, or used wrongly
   129, 130, 143   ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM
-  build, check, compare and seed have more of them; each command's --help says which.
+  build, check, compare, publish and seed have more of them; each command's --help says which.
 
 Results go to stdout; progress, warnings and errors to stderr.
 A file that an image names (a backing file, a data file) is not opened unless --backing says so.";
@@ -142,6 +145,8 @@ pub(crate) enum Command {
     Validate(ValidateArgs),
     Template(TemplateCommandArgs),
     Cache(CacheArgs),
+    Publish(Box<PublishArgs>),
+    Release(ReleaseArgs),
     /// Print completions for a shell
     #[command(hide = true, after_long_help = COMPLETIONS_HELP)]
     Completions {
