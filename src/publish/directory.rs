@@ -460,6 +460,3 @@ fn digest(file: &dyn ReadAt, length: u64, work: &Work) -> Result<String> {
         .map(crate::digest::Digest::hex)
         .collect())
 }
-
-#[cfg(test)]
-mod tests;

@@ -58,14 +58,15 @@ pub(super) fn run(
         return Ok(2);
     }
     let scratch = tempfile::Builder::new();
-    let mut notes = Vec::new();
+    let quiet = args.report.quiet;
     let report = {
         let wish = progress_wish(mode, args.progress, args.report.quiet);
         let mut meter = Meter::new(console, "publish", wish);
         let mut tell = |event: Event| match event {
             Event::Progress { done, total } => meter.update(done, total),
             Event::Doing(_) => {}
-            Event::Note(text) => notes.push(text),
+            Event::Note(text) if !quiet => meter.note(&text),
+            Event::Note(_) => {}
         };
         let packed = args
             .form
@@ -79,11 +80,6 @@ pub(super) fn run(
         }
         done
     };
-    if !args.report.quiet {
-        for note in &notes {
-            human::publish::note(console.err, note)?;
-        }
-    }
     let report = report.map_err(|error| interrupt.failure(error))?;
     if args.report.json() {
         json::print(&mut console.out, &report)?;
