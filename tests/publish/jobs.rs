@@ -134,8 +134,7 @@ fn all_files_of_an_artifact_go_to_a_store_and_stay() {
     );
 }
 
-pub const NATIVE: &str =
-    "name = \"web\"\n[base]\nimage = \"base.qcow2\"\nchecksum = \"none\"\n[ssh]\nusername = \"debian\"\n";
+pub const NATIVE: &str = "name = \"web\"\n[base]\nimage = \"base.qcow2\"\nchecksum = \"none\"\n[ssh]\nusername = \"debian\"\n";
 
 #[test]
 fn a_store_that_refuses_leaves_the_artifact() {
@@ -156,10 +155,7 @@ fn a_store_that_refuses_leaves_the_artifact() {
     );
     assert_eq!(report.failed.len(), 1);
     let text = report.failed[0].error.to_string();
-    assert!(
-        text.contains("403") && !text.contains(SECRET),
-        "{text}"
-    );
+    assert!(text.contains("403") && !text.contains(SECRET), "{text}");
     assert!(program.path("web.qcow2").exists());
 }
 
