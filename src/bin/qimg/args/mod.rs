@@ -35,8 +35,8 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use build::{
-    BuildArgs, BuildOutputArgs, CacheArgs, CacheCommand, OnError, TemplateArgs, TemplateCommand,
-    TemplateCommandArgs, ValidateArgs,
+    BuildArgs, BuildOutputArgs, CacheArgs, CacheCommand, ImagesArgs, OnError, TemplateCommand,
+    TemplateCommandArgs, TemplateValues, ValidateArgs,
 };
 pub(crate) use check::CheckArgs;
 pub(crate) use compare::CompareArgs;

@@ -15,6 +15,7 @@ mod create;
 mod disk;
 mod files;
 mod free_space;
+mod images;
 mod info;
 mod inspect;
 mod map;

@@ -52,6 +52,9 @@ pub(super) fn run(
     let interrupt = Interrupt::watch()?;
     let flag = interrupt.shared();
     let stop = move || flag.load(Ordering::Relaxed);
+    if look(&args.artifact)?.is_none() {
+        return Err(Error::usage("is not there").at_path(&args.artifact).into());
+    }
     // Before anything is read that may be long.
     let (name, destination) = destination(args)?;
     if matches!(destination, Destination::Exoscale) && !preflight(args, console)? {

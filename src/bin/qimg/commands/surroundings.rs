@@ -118,6 +118,14 @@ pub(super) fn access() -> Result<Access> {
     })
 }
 
+/// How bases are got, and where they are kept.
+pub(super) fn fetching(cache_directory: &Path) -> fetch::Options {
+    fetch::Options {
+        http: http(),
+        ..fetch::Options::new(Cache::new(cache_directory))
+    }
+}
+
 /// How servers are reached from here.
 fn http() -> HttpOptions {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
@@ -141,8 +149,7 @@ fn http() -> HttpOptions {
 pub(super) fn gather(cache_directory: &Path, threads: usize) -> Result<Surroundings> {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
     let program = env::current_exe().map_err(|error| Error::io("find this program", error))?;
-    let mut fetch = fetch::Options::new(Cache::new(cache_directory));
-    fetch.http = http();
+    let fetch = fetching(cache_directory);
     let time = now();
     let uuid = uuid::Uuid::new_v4();
     Ok(Surroundings {
