@@ -85,7 +85,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap_complete", &[]),
     ("clap_mangen", &[]),
     ("indicatif", &[]),
-    ("serde_json", &["build", "fetch", "machine", "publish", "template"]),
+    (
+        "serde_json",
+        &["build", "fetch", "machine", "publish", "template"],
+    ),
     ("signal_hook", &[]),
     ("tempfile", &["build"]),
     ("toml", &["disk", "template"]),

@@ -29,6 +29,11 @@ use std::path::PathBuf;
 pub use attend::Event;
 pub use original::Original;
 
+#[cfg(fuzzing)]
+pub use exoscale::read_all as api_answer;
+#[cfg(fuzzing)]
+pub use s3::answer::read_all as store_answer;
+
 use crate::error::Error;
 use crate::fetch::HttpOptions;
 use s3::{Credentials, Found, Style};

@@ -194,8 +194,10 @@ pub fn point_to(link: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<()> 
         }
         _ => {}
     }
-    let mut name = link.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
+    // Whoever makes the same link at the same time has to be kept away by the caller.
+    let mut name = std::ffi::OsString::from(".");
+    name.push(link.file_name().unwrap_or_default());
+    name.push(".new");
     let temporary = link.with_file_name(name);
     remove_file(&temporary)?;
     std::os::unix::fs::symlink(target, &temporary)

@@ -4,6 +4,7 @@
 mod cloud;
 mod directories;
 mod jobs;
+mod listing;
 #[path = "../oracle_tools/mod.rs"]
 mod oracle_tools;
 mod puts;

@@ -455,7 +455,7 @@ fn read<T: for<'de> Deserialize<'de>>(what: &str, reply: &Reply) -> Result<T> {
 
 /// Reads bytes as every kind of answer.
 #[cfg(fuzzing)]
-pub(crate) fn read_all(bytes: &[u8]) {
+pub fn read_all(bytes: &[u8]) {
     let _ = serde_json::from_slice::<Templates>(bytes);
     let _ = serde_json::from_slice::<Said>(bytes);
     if let Ok(operation) = serde_json::from_slice::<Operation>(bytes) {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 #[cfg(fuzzing)]
-pub(crate) use api::read_all;
+pub use api::read_all;
 pub use api::{Account, Loose, Polling, Registration, Template};
 pub use preflight::preflight;
 

@@ -239,7 +239,7 @@ pub(super) fn plain(etag: &str) -> String {
 
 /// Reads bytes as every kind of answer.
 #[cfg(fuzzing)]
-pub(crate) fn read_all(text: &str) {
+pub fn read_all(text: &str) {
     let _ = refusal(text);
     let _ = begun(text);
     let _ = completed(text);
