@@ -28,7 +28,11 @@ fn etag(kept: &Kept, bytes: &[u8]) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
     let md5 = sum("md5sum", file.path());
-    if kept.encrypts { format!("enc-{md5}") } else { md5 }
+    if kept.encrypts {
+        format!("enc-{md5}")
+    } else {
+        md5
+    }
 }
 
 fn answer(mut stream: TcpStream, kept: &Mutex<Kept>) {
@@ -36,7 +40,9 @@ fn answer(mut stream: TcpStream, kept: &Mutex<Kept>) {
         return;
     };
     let request = parse(&head);
-    let length = request.header("content-length").and_then(|text| text.parse().ok());
+    let length = request
+        .header("content-length")
+        .and_then(|text| text.parse().ok());
     let mut body = vec![0; length.unwrap_or(0)];
     stream.read_exact(&mut body).unwrap();
     let mut words = request.line.split(' ');
@@ -48,7 +54,10 @@ fn answer(mut stream: TcpStream, kept: &Mutex<Kept>) {
         "HEAD" => match &kept.object {
             None => ("404 No", Vec::new()),
             Some(object) => {
-                headers = format!("content-length: {}\r\netag: \"of-its-own\"\r\n", object.len());
+                headers = format!(
+                    "content-length: {}\r\netag: \"of-its-own\"\r\n",
+                    object.len()
+                );
                 ("200 Here", Vec::new())
             }
         },
@@ -73,14 +82,27 @@ fn answer(mut stream: TcpStream, kept: &Mutex<Kept>) {
                     bytes.len()
                 )
             });
-            ("200 Here", format!("<ListPartsResult>{}</ListPartsResult>", part.unwrap_or_default()).into())
+            (
+                "200 Here",
+                format!(
+                    "<ListPartsResult>{}</ListPartsResult>",
+                    part.unwrap_or_default()
+                )
+                .into(),
+            )
         }
         "GET" => {
             kept.read += 1;
             ("200 Here", kept.object.clone().unwrap_or_default())
         }
         "PUT" => {
-            let number = target.split("partNumber=").nth(1).unwrap().split('&').next().unwrap();
+            let number = target
+                .split("partNumber=")
+                .nth(1)
+                .unwrap()
+                .split('&')
+                .next()
+                .unwrap();
             headers = format!("etag: \"{}\"\r\n", etag(&kept, &body));
             kept.parts.insert(number.parse().unwrap(), body);
             kept.sent += 1;
@@ -104,7 +126,9 @@ fn answer(mut stream: TcpStream, kept: &Mutex<Kept>) {
         headers.push_str(&format!("content-length: {}\r\n", text.len()));
     }
     let head = format!("HTTP/1.1 {status}\r\n{headers}connection: close\r\n\r\n");
-    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&text));
+    let _ = stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(&text));
 }
 
 fn server(kept: Kept) -> (String, Arc<Mutex<Kept>>) {
@@ -138,8 +162,19 @@ fn upload(there: BTreeMap<u16, Vec<u8>>, encrypts: bool) -> (s3::Uploaded, Arc<M
         token: None,
     };
     let target = Target::new(&endpoint, "r", "images", "web.qcow2");
-    let done = s3::upload(&original, &target, &credentials, &http(), &|| false, &mut |_| {}).unwrap();
-    assert_eq!(kept.lock().unwrap().object.as_deref(), Some(content.as_slice()));
+    let done = s3::upload(
+        &original,
+        &target,
+        &credentials,
+        &http(),
+        &|| false,
+        &mut |_| {},
+    )
+    .unwrap();
+    assert_eq!(
+        kept.lock().unwrap().object.as_deref(),
+        Some(content.as_slice())
+    );
     (done, kept)
 }
 

@@ -103,7 +103,7 @@ impl<'a> Store<'a> {
         let mut action =
             CreateMultipartUpload::new(&self.bucket, Some(&self.credentials), self.key);
         let reply = self.signed(&mut action, "upload to", "POST", headers, Payload::Empty)?;
-        answer::begun(&self.success("upload to", reply)?.text()).map_err(|error| self.at(error))
+        answer::begun(&self.success("upload to", reply)?.text()).map_err(|error| self.at(&error))
     }
 
     /// Uploads to the same key that have not ended, the youngest last; nothing where the server does not list them.
@@ -140,7 +140,7 @@ impl<'a> Store<'a> {
                 return Ok(None);
             }
             let reply = self.success("list parts of", reply)?;
-            let (parts, marker) = answer::parts(&reply.text()).map_err(|error| self.at(error))?;
+            let (parts, marker) = answer::parts(&reply.text()).map_err(|error| self.at(&error))?;
             found.extend(parts);
             match marker {
                 Some(marker) if after.is_none_or(|after| after < marker) => after = Some(marker),
@@ -201,7 +201,7 @@ impl<'a> Store<'a> {
                 let reply = self.success("finish the upload to", reply)?;
                 answer::completed(&reply.text())
                     .map(Some)
-                    .map_err(|error| self.at(error))
+                    .map_err(|error| self.at(&error))
             }
         }
     }
@@ -274,7 +274,7 @@ impl<'a> Store<'a> {
         Err(self.refused(doing, &reply))
     }
 
-    fn at(&self, error: Error) -> Error {
+    fn at(&self, error: &Error) -> Error {
         Error::new(error.kind(), format!("{}: {error}", self.shown))
     }
 
