@@ -228,7 +228,7 @@ fn respond(method: &str, target: &str, body: &str, known: &Mutex<Known>) -> (u16
             template["zones"] = json!([zone]);
             template["visibility"] = json!("private");
             let then = failure.is_none().then(|| (of(&id), template));
-            begin(&mut known, &id, failure, then)
+            begin(&mut known, &id, failure.as_deref(), then)
         }
         ("POST", ["template", id]) => {
             let wanted: Value = serde_json::from_str(body).unwrap();
@@ -277,7 +277,7 @@ fn fetched(wanted: &Value) -> Option<String> {
 fn begin(
     known: &mut Known,
     template: &str,
-    failure: Option<String>,
+    failure: Option<&str>,
     then: Option<((String, String), Value)>,
 ) -> (u16, Value) {
     let id = format!("operation-{}", known.count);
@@ -287,7 +287,7 @@ fn begin(
         "success"
     };
     let body = json!({
-        "id": id, "state": state, "message": failure, "reason": failure.as_ref().map(|_| "incorrect"),
+        "id": id, "state": state, "message": failure, "reason": failure.map(|_| "incorrect"),
         "reference": {"id": template, "link": format!("/v2/template/{template}"), "command": "get-template"},
     });
     let mut answer = body.clone();

@@ -63,20 +63,14 @@ impl Store {
     }
 
     pub fn start(&mut self) {
-        let log = self.root.path().join(".log");
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(log)
-            .unwrap();
         let child = Command::new(program())
             .args(["--host", "127.0.0.1", "--domain", "s3.test"])
             .args(["--port", &self.port.to_string()])
             .args(["--access-key", KEY, "--secret-key", SECRET])
             .arg(self.root.path())
             .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         self.child = Some(child);

@@ -90,7 +90,7 @@ pub(super) fn run(
         let out = &mut console.out;
         match &report {
             Report::S3 { uploaded, link } => {
-                human::publish::uploaded(out, uploaded, link.as_deref())?
+                human::publish::uploaded(out, uploaded, link.as_deref())?;
             }
             Report::Exoscale(published) => human::publish::template(out, published)?,
             Report::Put(sent) => human::publish::sent(out, sent)?,
