@@ -215,6 +215,7 @@ Exit codes:
 
 /// Change templates
 #[derive(Debug, Args)]
+#[command(after_long_help = CONVERT_HELP)]
 pub(crate) struct TemplateCommandArgs {
     #[command(subcommand)]
     pub(crate) command: TemplateCommand,
@@ -245,6 +246,7 @@ Exit codes:
 
 /// Look into the cache of downloads, or make it smaller
 #[derive(Debug, Args)]
+#[command(after_long_help = CACHE_HELP)]
 pub(crate) struct CacheArgs {
     /// The directory [default: $QIMG_CACHE, else qimg in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR", global = true)]
