@@ -7,3 +7,5 @@ pub use crate::communicator::transfer::{scp, sftp};
 pub use crate::image::qcow2_format::{
     addr, bitmap, compressed, corruption, entry, features, header, layout, refcount, snapshot,
 };
+#[cfg(feature = "build")]
+pub use crate::publish::{api_answer, store_answer};

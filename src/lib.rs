@@ -37,7 +37,7 @@
 //! |---|---|---|
 //! | program | `src/bin/qimg` | arguments, words, colours, exit codes |
 //! | builds | [`mod@build`] (feature `build`) | what a template asks for: provisioning, sealing, masking, events |
-//! | operations | [`compress`], [`rewrite`], [`prune`], [`create`], [`compare`], [`sparsify`], [`resize`], [`extract`], [`inspect`], [`usage`], [`disk`], [`seed`] | what a user asks for |
+//! | operations | [`publish`] (feature `build`), [`compress`], [`rewrite`], [`prune`], [`create`], [`compare`], [`sparsify`], [`resize`], [`extract`], [`inspect`], [`usage`], [`disk`], [`seed`] | what a user asks for |
 //! | machine | [`machine`], [`communicator`], [`template`], [`fetch`], [`digest`] | a QEMU that is watched; ways into a guest; what a build is; files from elsewhere, compared with their checksums (feature `build`) |
 //! | disk | [`survey`], [`browse`] | the rules that concern more than one part of a disk; which filesystem a path lies on |
 //! | data path | [`convert`] | sources, writers and codecs; no format |
@@ -96,6 +96,8 @@ pub mod lvm;
 pub mod machine;
 pub mod partition;
 pub mod prune;
+#[cfg(feature = "build")]
+pub mod publish;
 pub mod resize;
 pub mod rewrite;
 pub mod seed;

@@ -55,7 +55,7 @@ use secrets::Masks;
 use texts::Texts;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::template::model::Text;
+use crate::template::model::{Job, Text};
 
 pub use failure::{At, Failed};
 pub use plan::{Plan, plan};
@@ -193,6 +193,14 @@ fn masks(request: &BuildRequest<'_>) -> Result<Masks> {
                 .and_then(|bastion| bastion.password.clone()),
         );
     }
+    for job in request.build.post_processors.iter().flatten() {
+        let keys = match &job.job {
+            Job::S3(job) => &job.keys,
+            Job::Exoscale(job) => &job.keys,
+            _ => continue,
+        };
+        values.extend(keys.secrets().filter_map(Text::as_literal));
+    }
     let vnc = request.build.machine.vnc.as_ref();
     values.extend(vnc.and_then(|vnc| vnc.password.clone()));
     Masks::new(values)
@@ -232,6 +240,7 @@ fn post_process(
             force: request.options.force,
             directory: &host.directory,
             threads: host.threads,
+            access: host.publish.as_deref(),
             fill: &fill,
             stop: &*request.stop,
         },

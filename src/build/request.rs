@@ -49,6 +49,8 @@ pub struct Surroundings {
     pub has_display: bool,
     /// How base images are got.
     pub fetch: fetch::Options,
+    /// What publishing needs; without, nothing is published.
+    pub publish: Option<Arc<crate::publish::Access>>,
     /// Where KVM is.
     pub kvm: accelerator::Host,
     /// Where firmware is.

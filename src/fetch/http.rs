@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ureq::http::header::HeaderMap;
-use ureq::http::{Response, StatusCode};
+use ureq::http::{Request, Response, StatusCode};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector};
-use ureq::{Agent, Body, Proxy, ProxyProtocol, ResponseExt};
+use ureq::{Agent, Body, Proxy, ProxyProtocol, ResponseExt, SendBody};
 
 use super::source::shown;
 use crate::error::{Error, ErrorKind, Result};
@@ -85,7 +85,7 @@ impl std::fmt::Debug for Proxies {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     /// What is said of it.
     pub error: Error,
     /// Another try may succeed.
@@ -120,7 +120,7 @@ impl From<Error> for Failure {
 
 /// What a request asks for beside the whole file.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Ask {
+pub(crate) struct Ask {
     /// From this byte on, if the file still has this validator (an ETag or a date).
     pub from: Option<(u64, Option<String>)>,
     /// Nothing, if the file still has this ETag or date.
@@ -129,7 +129,7 @@ pub(super) struct Ask {
 
 /// What tells two states of a file apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(super) struct Validators {
+pub(crate) struct Validators {
     /// `ETag`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
@@ -151,7 +151,7 @@ impl Validators {
 }
 
 /// An answer whose body has not been read.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// `false`: the file has not changed, and there is no body.
     pub has_body: bool,
     /// Offset of the body's first byte in the file.
@@ -187,7 +187,7 @@ impl Answer {
 
 /// Makes requests.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     plain: Agent,
     encrypted: Agent,
     stopped: Arc<AtomicBool>,
@@ -268,6 +268,28 @@ impl Client {
         answer(url, response, downgraded, ask)
     }
 
+    /// Makes a request of any kind, whose `doing` completes "cannot ..." before its URL; redirects are answers as others.
+    pub fn send(
+        &self,
+        doing: &str,
+        request: Request<SendBody<'_>>,
+    ) -> Result<Response<Body>, Failure> {
+        let url = request.uri().to_string();
+        let agent = if is_encrypted(&url) {
+            &self.encrypted
+        } else {
+            &self.plain
+        };
+        let request = agent
+            .configure_request(request)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .build();
+        agent
+            .run(request)
+            .map_err(|error| self.failed(doing, &url, error))
+    }
+
     /// A small file as a whole.
     pub fn read(&self, url: &str, most: u64) -> Result<Vec<u8>, Failure> {
         let mut answer = self.ask(url, &Ask::default())?;
@@ -307,15 +329,20 @@ impl Client {
     }
 
     fn failure(&self, url: &str, error: ureq::Error) -> Failure {
+        self.failed("get", url, error)
+    }
+
+    /// What is said of a request that had no answer; `doing` completes "cannot ..." before its URL.
+    pub fn failed(&self, doing: &str, url: &str, error: ureq::Error) -> Failure {
         if self.is_stopped() {
             return Failure::lasting(Error::cancelled());
         }
         let host = host_of(url);
-        let io = |error: io::Error| Error::io(format_args!("get {}", shown(url)), error);
+        let io = |error: io::Error| Error::io(format_args!("{doing} {}", shown(url)), error);
         let said = |message: &str| {
             Error::new(
                 ErrorKind::Io,
-                format!("cannot get {}: {message}", shown(url)),
+                format!("cannot {doing} {}: {message}", shown(url)),
             )
         };
         match error {
@@ -326,15 +353,15 @@ impl Client {
                 "the server redirects to something that is no http URL",
             )),
             ureq::Error::BadUri(why) => Failure::lasting(said(&why)),
-            ureq::Error::Rustls(why) => untrusted(url, &host, &why.to_string()),
-            ureq::Error::Tls(why) => untrusted(url, &host, why),
+            ureq::Error::Rustls(why) => untrusted(doing, url, &host, &why.to_string()),
+            ureq::Error::Tls(why) => untrusted(doing, url, &host, why),
             ureq::Error::HostNotFound => Failure::passing(said("its name has no address")),
             ureq::Error::ConnectProxyFailed(why) => {
                 Failure::lasting(said(&format!("the proxy refuses: {why}")))
             }
             ureq::Error::Timeout(_) => Failure::passing(said("the server does not answer in time")),
             ureq::Error::Io(error) => match certificate_error(&error) {
-                Some(why) => untrusted(url, &host, &why),
+                Some(why) => untrusted(doing, url, &host, &why),
                 None => Failure::passing(io(error)),
             },
             // What remains is an answer that is no HTTP, perhaps for once.
@@ -370,9 +397,9 @@ fn certificate_error(error: &io::Error) -> Option<String> {
     None
 }
 
-fn untrusted(url: &str, host: &str, why: &str) -> Failure {
+fn untrusted(doing: &str, url: &str, host: &str, why: &str) -> Failure {
     let message = format!(
-        "cannot get {}: {host} cannot prove who it is: {why}",
+        "cannot {doing} {}: {host} cannot prove who it is: {why}",
         shown(url)
     );
     Failure::lasting(Error::refused(
@@ -484,10 +511,8 @@ fn answer(
         _ => {
             let reason = status.canonical_reason().unwrap_or("no reason");
             let error = said(format!("the server says {} {reason}", status.as_u16()));
-            let passes = matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=599);
-            let pause = text("retry-after")
-                .and_then(|text| text.trim().parse().ok())
-                .map(|seconds| Duration::from_secs(seconds).min(MAX_PAUSE));
+            let passes = is_passing(status.as_u16());
+            let pause = asked_pause(headers);
             return Err(Failure {
                 error,
                 passes,
@@ -505,7 +530,19 @@ fn answer(
     })
 }
 
-fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+/// Whether what a status says may be otherwise in a while.
+pub(crate) fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500 | 502..=599)
+}
+
+/// The pause that a server asks for, within reason.
+pub(crate) fn asked_pause(headers: &HeaderMap) -> Option<Duration> {
+    header(headers, "retry-after")
+        .and_then(|text| text.trim().parse().ok())
+        .map(|seconds| Duration::from_secs(seconds).min(MAX_PAUSE))
+}
+
+pub(crate) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     // Longer ones are kept by nobody.
     let value = headers.get(name)?.to_str().ok()?.trim();
     (!value.is_empty() && value.len() <= 1024).then(|| value.to_owned())

@@ -10,10 +10,10 @@
 pub mod cache;
 mod check_base;
 pub mod checksum;
-mod http;
+pub(crate) mod http;
 mod list_file;
 mod signature;
-mod source;
+pub(crate) mod source;
 mod transfer;
 mod unpack;
 
@@ -205,6 +205,47 @@ pub fn fetch(
     stop: &Stop,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Fetched> {
+    watched(stop, |stopped| {
+        Fetcher::new(request, options, stop, stopped).and_then(|mut fetcher| fetcher.any(tell))
+    })
+}
+
+/// What the image has to come to, by the first source, without getting it: a digest of a template, of a file of
+/// checksums, or of a file of this host. `None`: nobody knows before it is there.
+///
+/// # Errors
+/// The file of checksums cannot be had, or does not name the image; its signature does not hold; the file of this host
+/// cannot be read; [`Cancelled`](ErrorKind::Cancelled) when `stop` says so.
+pub fn expected(
+    request: &Request<'_>,
+    options: &Options,
+    stop: &Stop,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<Option<Digest>> {
+    watched(stop, |stopped| {
+        let mut fetcher = Fetcher::new(request, options, stop, stopped)?;
+        let Some(source) = fetcher.sources.first().cloned() else {
+            return Ok(None);
+        };
+        let client = &fetcher.client;
+        let (expected, _) = fetcher
+            .lists
+            .expected(&source, client, options, stop, tell)?;
+        match (expected, &source) {
+            (Some(digest), _) => Ok(Some(digest)),
+            (None, Source::Path(path)) => {
+                let kinds = [DigestKind::Sha256];
+                let cache = &options.cache;
+                let digests = cache.digests_of(path, &kinds, options.verify, stop, tell)?;
+                Ok(digests.into_iter().next())
+            }
+            (None, Source::Http(_)) => Ok(None),
+        }
+    })
+}
+
+/// Does `work` with a flag that is set as soon as `stop` says so.
+fn watched<T>(stop: &Stop, work: impl FnOnce(&Arc<AtomicBool>) -> Result<T>) -> Result<T> {
     let stopped = Arc::new(AtomicBool::new(false));
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -218,7 +259,7 @@ pub fn fetch(
                 std::thread::park_timeout(Duration::from_millis(50));
             }
         });
-        let result = Fetcher::new(request, options, stop, &stopped).and_then(|mut f| f.any(tell));
+        let result = work(&stopped);
         over.store(true, Ordering::Relaxed);
         watcher.thread().unpark();
         result

@@ -143,7 +143,7 @@ impl std::fmt::Display for Source {
 }
 
 /// A URL as messages may name it.
-pub(super) fn shown(url: &str) -> String {
+pub(crate) fn shown(url: &str) -> String {
     let (plain, query) = match url.find(['?', '#']) {
         Some(at) => (&url[..at], "?..."),
         None => (url, ""),

@@ -213,6 +213,31 @@ pub fn sync_file(path: impl AsRef<Path>) -> Result<()> {
         .map_err(|errno| Error::io("sync", errno.into()).at_path(path))
 }
 
+/// Makes `link` lead to `target`, a path from its own directory on, instead of wherever it led, in one step.
+///
+/// # Errors
+/// The host refuses, or `link` is something else than a link.
+pub fn point_to(link: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<()> {
+    let link = link.as_ref();
+    match std::fs::symlink_metadata(link) {
+        Ok(metadata) if !metadata.file_type().is_symlink() => {
+            return Err(Error::usage("is there, and is no link").at_path(link));
+        }
+        _ => {}
+    }
+    // Whoever makes the same link at the same time has to be kept away by the caller.
+    let mut name = std::ffi::OsString::from(".");
+    name.push(link.file_name().unwrap_or_default());
+    name.push(".new");
+    let temporary = link.with_file_name(name);
+    remove_file(&temporary)?;
+    std::os::unix::fs::symlink(target, &temporary)
+        .map_err(|error| Error::io("make a link", error).at_path(&temporary))?;
+    move_file(&temporary, link).inspect_err(|_| {
+        let _ = remove_file(&temporary);
+    })
+}
+
 /// Gives a file the present as its time of modification, for whoever asks when it was used last.
 ///
 /// Nothing may depend on it: a host that refuses is no failure.

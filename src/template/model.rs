@@ -3,9 +3,13 @@
 //! Knows names, defaults that both dialects share, and which strings are filled in late. Must not know any
 //! dialect's spelling, read a file, or run anything.
 
+mod publishing;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use publishing::{ExoscaleImport, Keys, S3Upload};
 
 /// A string that may hold actions of the template language, filled in when it is used: what it needs
 /// (a path in the guest, a port) is not known before.
@@ -716,6 +720,10 @@ pub enum Job {
         /// The files.
         files: Vec<Text>,
     },
+    /// Put its files into an object store.
+    S3(Box<S3Upload>),
+    /// Make a template of Exoscale's of it.
+    Exoscale(Box<ExoscaleImport>),
     /// A program `qimg-post-processor-NAME` with these options.
     Custom {
         /// NAME.

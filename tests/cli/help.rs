@@ -2,10 +2,10 @@
 
 use crate::program::{qimg, scratch};
 
-const COMMANDS: [&str; 25] = [
+const COMMANDS: [&str; 27] = [
     "info", "map", "check", "compare", "measure", "create", "convert", "compress", "sparsify",
     "inspect", "ls", "cat", "cp", "stat", "resize", "disk", "seed", "build", "run", "ssh", "ps",
-    "kill", "validate", "template", "cache",
+    "kill", "validate", "template", "cache", "publish", "release",
 ];
 
 #[test]

@@ -60,7 +60,7 @@ fn a_vnc_server_is_found_and_has_its_password() {
         run_directory: directory.path(),
         vnc_password: Some("secret"),
     };
-    let running = qimg::machine::Running::start(&start, crate::small_guest::NEVER).unwrap();
+    let running = qimg::machine::Running::start(&start, NEVER).unwrap();
     let (host, port) = running.vnc_address().unwrap().expect("there is a server");
     assert_eq!(host, "127.0.0.1");
     let mut stream =

@@ -100,6 +100,7 @@ impl Bench {
             force: self.force,
             directory: self.directory.path(),
             threads: self.threads,
+            access: None,
             fill: &fill,
             stop,
         };

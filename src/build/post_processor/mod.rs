@@ -11,6 +11,7 @@ mod chunked;
 mod compress;
 mod manifest;
 mod packer;
+mod publish;
 mod removal;
 mod vagrant;
 
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use super::artifact::Artifact;
 use crate::communicator::Stop;
 use crate::error::{Error, ErrorKind, Result};
+use crate::publish::Access;
 use crate::store::{Kind, look, make_directory};
 use crate::template::model::{Dialect, Job, PostProcessor, ShellLocal, Text};
 
@@ -45,6 +47,8 @@ pub struct Context<'a> {
     pub directory: &'a Path,
     /// Worker threads, at least 1. No byte depends on them.
     pub threads: usize,
+    /// What the host has for publishing; without, nothing is published.
+    pub access: Option<&'a Access>,
     /// The template's language.
     pub fill: &'a Fill<'a>,
     /// Asked from time to time.
@@ -325,6 +329,11 @@ impl Running<'_> {
                 always(artifact.clone())
             }
             Job::Artifice { files } => always(artifice(files, context)?),
+            Job::S3(job) => always(publish::s3(job, artifact, context, self.tell)?),
+            Job::Exoscale(job) => {
+                let made = publish::exoscale(job, artifact, context, self.tell)?;
+                unless_told(made, native)
+            }
             Job::Custom { name, options } => {
                 let (made, keep) = self
                     .runner

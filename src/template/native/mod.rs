@@ -76,6 +76,7 @@ mod boot;
 mod machine;
 mod paths;
 mod post;
+mod publishing;
 mod selection;
 mod ssh;
 mod step;

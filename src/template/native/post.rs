@@ -1,6 +1,7 @@
 //! What becomes of an artifact.
 
 use super::Paths;
+use super::publishing::{exoscale, s3};
 use super::step::{local, options};
 use crate::error::Result;
 use crate::template::document::Node;
@@ -8,7 +9,7 @@ use crate::template::model::{Job, PostProcessor, Text};
 use crate::template::reader::{Reader, Table};
 
 /// Keys by which a job says what it is.
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 9] = [
     "compress",
     "checksum",
     "manifest",
@@ -16,6 +17,8 @@ const KINDS: [&str; 7] = [
     "local-scripts",
     "artifice",
     "vagrant",
+    "s3",
+    "exoscale",
 ];
 const CHECKSUMS: [&str; 6] = ["md5", "sha1", "sha224", "sha256", "sha384", "sha512"];
 
@@ -70,11 +73,11 @@ pub(super) fn names(reader: &Reader<'_>, node: &Node) -> Result<Vec<String>> {
         let known = ["name", "type", "custom"];
         let given = known.iter().find_map(|key| node.member(key)?.as_text());
         let kind = KINDS.into_iter().find(|key| node.member(key).is_some());
-        names.extend(
-            given
-                .or(kind)
-                .map(|name| name.replace("local-scripts", "shell-local")),
-        );
+        names.extend(given.or(kind).map(|name| match name {
+            "local-scripts" => "shell-local".to_owned(),
+            "exoscale" => "exoscale-import".to_owned(),
+            name => name.to_owned(),
+        }));
     }
     Ok(names)
 }
@@ -96,6 +99,8 @@ fn job(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<PostProcessor> {
             "shell-local".to_owned(),
             Job::ShellLocal(local(table, paths)?),
         ),
+        (None, Some("s3")) => ("s3".to_owned(), s3(table)?),
+        (None, Some("exoscale")) => ("exoscale-import".to_owned(), exoscale(table)?),
         (None, Some("artifice")) => {
             let files = table.lates("artifice", false)?.unwrap_or_default();
             let files: Vec<Text> = files.into_iter().map(|(text, _)| text).collect();

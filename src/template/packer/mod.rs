@@ -4,6 +4,7 @@
 //! stay as they are, so that a converted template asks for the same variables. Keys keep their names in messages.
 
 mod builder;
+mod publishing;
 mod steps;
 mod weak;
 

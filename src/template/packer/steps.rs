@@ -155,11 +155,6 @@ const REFUSED: &[(&str, &str)] = &[
 ];
 const REFUSED_POSTS: &[(&str, &str)] = &[
     (
-        "exoscale-import",
-        "it comes later; upload and register the image by shell-local",
-    ),
-    ("s3", "it comes later; upload the image by shell-local"),
-    (
         "amazon-import",
         "images of clouds are imported by their own tools: shell-local",
     ),
@@ -544,6 +539,8 @@ fn post(source: &Source, notes: &Findings, node: &Node, what: &str) -> Result<No
         "manifest" => MANIFEST,
         "artifice" => ARTIFICE,
         "vagrant" => VAGRANT,
+        "s3" => super::publishing::S3,
+        "exoscale-import" => super::publishing::EXOSCALE,
         "shell-local" => {
             entries.extend(options(&mut object, "shell-local", true)?);
             &[]
@@ -574,6 +571,20 @@ fn post(source: &Source, notes: &Findings, node: &Node, what: &str) -> Result<No
             default(&mut entries, "coreutils", Kind::Bool(false));
         }
         "manifest" => default(&mut entries, "manifest", word("packer-manifest.json")),
+        "exoscale-import" => {
+            if let Some(entry) = object.moved("template_zone", "zones", Take::Texts)?
+                && !entries.iter().any(|entry| entry.key == "zones")
+            {
+                entries.push(entry);
+            }
+            // As the vendor's plugin: everybody can read the object while it is there.
+            let link = entries.iter().find(|entry| entry.key == "link");
+            let link = link.is_some_and(|entry| entry.node.kind == Kind::Bool(true));
+            entries.retain(|entry| entry.key != "link");
+            default(&mut entries, "exoscale", word(""));
+            default(&mut entries, "public", Kind::Bool(!link));
+        }
+        "s3" => default(&mut entries, "s3", word("")),
         _ => {}
     }
     if kind == "artifice" && !entries.iter().any(|entry| entry.key == "artifice") {

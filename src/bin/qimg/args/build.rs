@@ -12,6 +12,14 @@ pub(crate) struct TemplateArgs {
     #[arg(value_name = "TEMPLATE")]
     pub(crate) template: PathBuf,
 
+    #[command(flatten)]
+    pub(crate) values: TemplateValues,
+}
+
+/// What a template is given.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Template")]
+pub(crate) struct TemplateValues {
     /// Set a variable; before all files
     #[arg(long = "var", value_name = "NAME=VALUE")]
     pub(crate) variables: Vec<String>,
@@ -51,8 +59,19 @@ pub(crate) enum OnError {
 #[derive(Debug, Args)]
 #[command(after_long_help = BUILD_HELP)]
 pub(crate) struct BuildArgs {
+    /// The template: Packer's legacy JSON, or TOML
+    #[arg(
+        value_name = "TEMPLATE",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
+    pub(crate) template: Option<PathBuf>,
+
     #[command(flatten)]
-    pub(crate) template: TemplateArgs,
+    pub(crate) values: TemplateValues,
+
+    #[command(flatten)]
+    pub(crate) images: ImagesArgs,
 
     /// Print what would run, and run nothing: accelerator and why, QEMU's command line, steps
     #[arg(long)]
@@ -98,6 +117,40 @@ pub(crate) struct BuildArgs {
     pub(crate) output: BuildOutputArgs,
 }
 
+/// A directory with many images.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Many images")]
+pub(crate) struct ImagesArgs {
+    /// Build every image below DIR: each folder with an image.toml or a template.json is one, in the order of their names
+    #[arg(long, value_name = "DIR")]
+    pub(crate) all: Option<PathBuf>,
+
+    /// Only images whose files have changed in Git since they left REF, or whose base has another digest than at the last build
+    #[arg(long, value_name = "REF", requires = "all")]
+    pub(crate) changed_since: Option<String>,
+
+    /// Where the digests of bases are kept between builds [default: bases.json in DIR]
+    #[arg(long, value_name = "FILE", requires = "all")]
+    pub(crate) bases: Option<PathBuf>,
+
+    /// Only these images
+    #[arg(
+        long = "image",
+        value_name = "NAME",
+        value_delimiter = ',',
+        requires = "all"
+    )]
+    pub(crate) chosen: Vec<String>,
+
+    /// Only the image at this place among all, from 0: one for each pod of an indexed job
+    #[arg(long, value_name = "N", requires = "all")]
+    pub(crate) index: Option<usize>,
+
+    /// Print the images that would be built, and build none
+    #[arg(long, requires = "all", conflicts_with = "plan")]
+    pub(crate) list: bool,
+}
+
 /// How a build tells what it does.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
@@ -127,6 +180,9 @@ Examples:
   qimg build -on-error=abort packer.json        keep the files of a failed build
   qimg build --keep debian.toml                 keep its machine; then: qimg ssh
   qimg build --no-cache debian.toml             run every step
+  qimg build --all images                       every image below a directory
+  qimg build --all images --changed-since origin/main
+  qimg build --all images --list --json         their names, and why each would be built
 
 Flags may have one dash, as Packer's. A template's `{{env}}` reads this environment; `QIMG_CACHE` is where downloads are kept;
 `SSH_AUTH_SOCK` is used if the template asks for the agent; `http_proxy`, `https_proxy` and `no_proxy` are obeyed.
@@ -137,6 +193,7 @@ Exit codes:
   2    the guest did not answer, or died
   3    a provisioner failed
   4    a post-processor failed; the artifact is kept
+       of many images, all are tried, and the code is that of the first that failed
   129, 130, 143   ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM; no QEMU and no file is left";
 
 /// Check a template, without network or boot

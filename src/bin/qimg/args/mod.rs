@@ -21,6 +21,7 @@ mod map;
 mod measure;
 mod option_list;
 mod output;
+mod publish;
 mod resize;
 mod runs;
 mod seed;
@@ -35,8 +36,8 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use build::{
-    BuildArgs, BuildOutputArgs, CacheArgs, CacheCommand, OnError, TemplateArgs, TemplateCommand,
-    TemplateCommandArgs, ValidateArgs,
+    BuildArgs, BuildOutputArgs, CacheArgs, CacheCommand, ImagesArgs, OnError, TemplateCommand,
+    TemplateCommandArgs, TemplateValues, ValidateArgs,
 };
 pub(crate) use check::CheckArgs;
 pub(crate) use compare::CompareArgs;
@@ -56,6 +57,7 @@ pub(crate) use map::MapArgs;
 pub(crate) use measure::MeasureArgs;
 pub(crate) use option_list::OptionList;
 pub(crate) use output::{ProgressArgs, ProgressMode, ReportArgs, ThreadArgs};
+pub(crate) use publish::{PublishArgs, PublishForm, ReleaseArgs, WaitArgs};
 pub(crate) use resize::ResizeArgs;
 pub(crate) use runs::{KillArgs, PsArgs, RunArgs, SshArgs};
 pub(crate) use seed::{
@@ -108,6 +110,7 @@ Examples:
   qimg validate debian.toml                 what is wrong with a template, native or Packer's
   qimg build debian.toml                    an image booted, provisioned, sealed and compressed
   qimg run disk.qcow2                       an image booted to look around; also ssh, ps and kill
+  qimg publish web.qcow2 --to s3://images/  an image where others take it from
 
 Also there:
   qimg completions SHELL                    completions for bash, elvish, fish, powershell or zsh
@@ -117,7 +120,7 @@ Exit codes:
   0    done
   1    failed, or used wrongly
   129, 130, 143   ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM
-  build, check, compare, run, seed and ssh have more of them; each command's --help says which.
+  build, check, compare, publish, run, seed and ssh have more of them; each command's --help says which.
 
 Results go to stdout; progress, warnings and errors to stderr.
 A file that an image names (a backing file, a data file) is not opened unless --backing says so.";
@@ -149,6 +152,8 @@ pub(crate) enum Command {
     Validate(ValidateArgs),
     Template(TemplateCommandArgs),
     Cache(CacheArgs),
+    Publish(Box<PublishArgs>),
+    Release(ReleaseArgs),
     /// Print completions for a shell
     #[command(hide = true, after_long_help = COMPLETIONS_HELP)]
     Completions {

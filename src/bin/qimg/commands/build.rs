@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -14,21 +15,32 @@ use qimg::communicator::Stop;
 use qimg::template::model::Build;
 use qimg::{Error, ErrorKind, Result};
 
-use super::{Status, surroundings, template};
+use super::{Status, images, surroundings, template};
 use crate::args::{BuildArgs, BuildOutputArgs, OnError};
 use crate::render::build::{Human, Machine, Style};
 use crate::render::{Console, human, json, wants_colours};
 use crate::signals::Interrupt;
 
 pub(super) fn run(args: &BuildArgs, console: &mut Console<'_>) -> Status {
-    let loaded = template::loaded(&args.template)?;
+    match (&args.template, &args.images.all) {
+        (_, Some(directory)) => images::run(args, directory, console),
+        (Some(template), None) => one(args, template, "", console),
+        (None, None) => Err(Error::usage("there is no template").into()),
+    }
+}
+
+/// Builds one template; `run` tells its run from others of this process.
+pub(super) fn one(args: &BuildArgs, path: &Path, run: &str, console: &mut Console<'_>) -> Status {
+    let loaded = template::loaded(path, &args.values)?;
     human::template::findings(console.err, &loaded.findings)?;
     loaded.usable()?;
     let threads = args
         .threads
         .or_else(|| std::thread::available_parallelism().ok())
         .map_or(1, usize::from);
-    let surroundings = surroundings::gather(&surroundings::cache(args.cache.as_deref())?, threads)?;
+    let mut surroundings =
+        surroundings::gather(&surroundings::cache(args.cache.as_deref())?, threads)?;
+    surroundings.run.push_str(run);
     let interrupt = Interrupt::watch()?;
     let flag = interrupt.shared();
     let stop: Arc<Stop> = Arc::new(move || flag.load(Ordering::Relaxed));

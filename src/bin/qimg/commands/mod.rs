@@ -15,10 +15,12 @@ mod create;
 mod disk;
 mod files;
 mod free_space;
+mod images;
 mod info;
 mod inspect;
 mod map;
 mod measure;
+mod publish;
 mod resize;
 mod runs;
 mod seed;
@@ -95,6 +97,8 @@ pub(crate) fn run(cli: &Cli, console: &mut Console<'_>) -> Status {
         Command::Validate(args) => template::validate(args, console),
         Command::Template(args) => template::template(args, console),
         Command::Cache(args) => cache::run(args, console),
+        Command::Publish(args) => publish::run(args, progress, console),
+        Command::Release(args) => publish::release(args, console),
         Command::Completions { shell } => {
             console.out.write_all(&generate::completions(*shell))?;
             Ok(0)

@@ -7,12 +7,14 @@ use std::env;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use qimg::build::Surroundings;
 use qimg::build::provisioner::Host;
 use qimg::fetch::{self, Cache, HttpOptions, Proxies};
 use qimg::machine::{Launcher, accelerator, firmware};
+use qimg::publish::Access;
 use qimg::{Error, Result};
 
 /// Since 1970.
@@ -84,17 +86,62 @@ pub(super) fn runs() -> PathBuf {
         )
 }
 
-/// Everything that builds need to know; `run` is this run's name.
-pub(super) fn gather(cache_directory: &Path, threads: usize) -> Result<Surroundings> {
+/// Where uploads and operations that are going on are remembered.
+fn journal() -> Option<PathBuf> {
+    let set = |name: &str| {
+        env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    set("XDG_STATE_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".local/state")))
+        .map(|state| state.join("qimg/uploads"))
+}
+
+/// A small text of the user's; nothing, where there is none.
+fn own_text(variable: &str, path: &str) -> Result<String> {
+    const MOST: u64 = 1 << 20;
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+    let named = set(variable).map(PathBuf::from);
+    let Some(path) = named.or_else(|| Some(Path::new(&set("HOME")?).join(path))) else {
+        return Ok(String::new());
+    };
+    if qimg::store::look(&path)?.is_none() {
+        return Ok(String::new());
+    }
+    let bytes = qimg::store::read_file(&path, MOST)?;
+    String::from_utf8(bytes).map_err(|_| Error::usage("is no text").at_path(path))
+}
+
+/// Everything that publishing needs to know.
+pub(super) fn access() -> Result<Access> {
+    Ok(Access {
+        environment: environment(),
+        credentials_file: own_text("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials")?,
+        config_file: own_text("AWS_CONFIG_FILE", ".aws/config")?,
+        http: http(),
+        journal: journal(),
+        clock: &|| now().as_secs(),
+    })
+}
+
+/// How bases are got, and where they are kept.
+pub(super) fn fetching(cache_directory: &Path) -> fetch::Options {
+    fetch::Options {
+        http: http(),
+        ..fetch::Options::new(Cache::new(cache_directory))
+    }
+}
+
+/// How servers are reached from here.
+fn http() -> HttpOptions {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
     let text = |names: &[&str]| {
         names
             .iter()
             .find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
     };
-    let program = env::current_exe().map_err(|error| Error::io("find this program", error))?;
-    let mut fetch = fetch::Options::new(Cache::new(cache_directory));
-    fetch.http = HttpOptions {
+    HttpOptions {
         proxies: Proxies {
             http: text(&["http_proxy"]),
             https: text(&["https_proxy", "HTTPS_PROXY"]),
@@ -102,7 +149,14 @@ pub(super) fn gather(cache_directory: &Path, threads: usize) -> Result<Surroundi
         },
         ca_file: set("SSL_CERT_FILE").map(PathBuf::from),
         ..HttpOptions::default()
-    };
+    }
+}
+
+/// Everything that builds need to know; `run` is this run's name.
+pub(super) fn gather(cache_directory: &Path, threads: usize) -> Result<Surroundings> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+    let program = env::current_exe().map_err(|error| Error::io("find this program", error))?;
+    let fetch = fetching(cache_directory);
     let time = now();
     let uuid = uuid::Uuid::new_v4();
     let (runs, run) = (runs(), format!("{}-{}", time.as_secs(), std::process::id()));
@@ -122,6 +176,7 @@ pub(super) fn gather(cache_directory: &Path, threads: usize) -> Result<Surroundi
         agent: set("SSH_AUTH_SOCK").map(PathBuf::from),
         has_display: set("DISPLAY").or_else(|| set("WAYLAND_DISPLAY")).is_some(),
         fetch,
+        publish: Some(Arc::new(access()?)),
         kvm: accelerator::Host::default(),
         firmware: firmware::Places::of_host(
             set("XDG_CONFIG_HOME")

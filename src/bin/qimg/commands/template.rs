@@ -9,11 +9,11 @@ use qimg::template::{GivenFile, LoadRequest, Loaded, convert, load, syntax_only}
 use qimg::{Error, Result};
 
 use super::{Failure, Status, surroundings};
-use crate::args::{TemplateArgs, TemplateCommand, TemplateCommandArgs, ValidateArgs};
+use crate::args::{TemplateCommand, TemplateCommandArgs, TemplateValues, ValidateArgs};
 use crate::render::{Console, human, json};
 
 /// Loads what was typed; the findings are still to be told.
-pub(super) fn loaded(args: &TemplateArgs) -> Result<Loaded> {
+pub(super) fn loaded(path: &Path, args: &TemplateValues) -> Result<Loaded> {
     let mut variables = Vec::new();
     for typed in &args.variables {
         let (name, value) = typed.split_once('=').ok_or_else(|| {
@@ -23,7 +23,7 @@ pub(super) fn loaded(args: &TemplateArgs) -> Result<Loaded> {
         variables.push((name.to_owned(), value.to_owned()));
     }
     load(&LoadRequest {
-        path: args.template.clone(),
+        path: path.to_owned(),
         bytes: None,
         var_files: args
             .variable_files
@@ -54,7 +54,7 @@ pub(super) fn validate(args: &ValidateArgs, console: &mut Console<'_>) -> Status
         }
         return Ok(0);
     }
-    let loaded = loaded(&args.template)?;
+    let loaded = loaded(&args.template.template, &args.template.values)?;
     let findings = &loaded.findings;
     if args.json {
         json::print(&mut console.out, findings)?;

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use qimg::error::Escaped;
 use qimg::units::ByteSize;
 use serde::Serialize;
 
@@ -106,6 +107,19 @@ impl<'a> Meter<'a> {
         if self.shown.unwrap_or(self.started).elapsed() >= INTERVAL {
             self.show();
             self.shown = Some(Instant::now());
+        }
+    }
+
+    /// Words beside the progress, at once.
+    pub(crate) fn note(&mut self, text: &str) {
+        let line = format!("qimg: note: {}\n", Escaped(text));
+        let mut write = || {
+            // As progress: that nobody reads it is no reason to end the work.
+            let _ = self.err.write_all(line.as_bytes());
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
         }
     }
 

@@ -84,6 +84,7 @@ impl World {
             kvm: accelerator::Host::default(),
             firmware: firmware::Places::of_host(None),
             threads: 1,
+            publish: None,
         };
         let sink = |_: &Event| {};
         let build = &loaded.template.builds[0];

@@ -15,6 +15,7 @@ pub(crate) mod map;
 pub(crate) mod measure;
 pub(crate) mod parts;
 pub(crate) mod plan;
+pub(crate) mod publish;
 pub(crate) mod runs;
 pub(crate) mod seed;
 pub(crate) mod sparsify;
