@@ -84,6 +84,8 @@ pub mod fs;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "build")]
+pub mod goss;
 pub mod image;
 pub mod inspect;
 pub mod iso9660;

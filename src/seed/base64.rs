@@ -24,7 +24,7 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 }
 
 /// The bytes that `text` stands for; white space in it counts for nothing. `None` where it is no base64.
-pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
     let (mut value, mut digits, mut padding) = (0u32, 0, 0);
     for byte in text.bytes().filter(|byte| !byte.is_ascii_whitespace()) {

@@ -28,7 +28,7 @@ pub mod output;
 pub mod read;
 pub mod serve;
 mod tar;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::fmt;
 use std::io::{Read, Write};

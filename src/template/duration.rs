@@ -1,7 +1,7 @@
 //! Lengths of time as Go writes them.
 
 /// Nanoseconds of `1h15m30.5s`, `-1s`, `0`; `None`: it is no length of time.
-pub(super) fn parse(text: &str) -> Option<i64> {
+pub(crate) fn parse(text: &str) -> Option<i64> {
     let (negative, mut rest) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),
@@ -49,7 +49,7 @@ pub(super) fn parse(text: &str) -> Option<i64> {
 }
 
 /// Nanoseconds as Go writes them, for texts that are made.
-pub(super) fn write(nanoseconds: i64) -> String {
+pub(crate) fn write(nanoseconds: i64) -> String {
     let units = [
         (3_600_000_000_000, "h"),
         (60_000_000_000, "m"),

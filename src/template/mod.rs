@@ -19,9 +19,9 @@
 pub mod check;
 pub mod convert;
 mod document;
-mod duration;
+pub(crate) mod duration;
 mod functions;
-mod go;
+pub(crate) mod go;
 mod json;
 pub mod late;
 pub mod model;
