@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::extent::ExtentKind;
 use crate::source::{Reader, Source};
 
 /// Bytes of the guest's disk, addressed from 0.
@@ -154,6 +155,21 @@ impl<'a> Volume<'a> {
             rest = tail;
         }
         Ok(())
+    }
+
+    /// Whether the image has anything at `range.start`, and up to where in `range` that goes on; what it has nothing of
+    /// reads as zeros. Where the image has data may be zeros as well.
+    ///
+    /// # Errors
+    /// Metadata of the image that cannot be read.
+    pub fn has_data(&self, range: Range<u64>) -> Result<(bool, u64)> {
+        let Some(guest) = self.on_disk(range.clone()).next() else {
+            // Who reads there is told that it is past the end.
+            return Ok((true, range.end));
+        };
+        let extent = self.disk.source.extent_at(guest)?;
+        let is_data = matches!(extent.kind, ExtentKind::Data | ExtentKind::Compressed(_));
+        Ok((is_data, range.start.saturating_add(extent.length)))
     }
 
     /// `N` bytes from `at` on.

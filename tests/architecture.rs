@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("free", &[]),
     ("fields", &[]),
     ("iso9660", &["error"]),
-    ("volume", &["error", "source"]),
+    ("volume", &["error", "extent", "source"]),
     ("fs", &["error", "fields", "free", "volume"]),
     ("partition", &["error", "fields", "volume"]),
     ("lvm", &["error", "fields", "free", "fs", "volume"]),

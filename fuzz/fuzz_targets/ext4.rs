@@ -1,9 +1,9 @@
 //! ext2, ext3 and ext4 with any of their metadata changed: an answer comes soon, and what is free lies in the volume.
 //!
 //! The first byte chooses one of the images of `ext4.images`: ext4 and ext3 with a journal to replay, one with
-//! descriptors all over it, one with clusters. The others change bytes, four a change: which of the sectors that are
-//! not empty (or any other one: 0xff), which of its bytes (two), and the new value. Checksums are not looked at while
-//! fuzzing.
+//! descriptors all over it, one with clusters, one without checksums and with deep trees of extents and of block numbers.
+//! The others change bytes, four a change: which of the sectors that are not empty (or any other one: 0xff), which of
+//! its bytes (two), and the new value. Checksums are not looked at while fuzzing.
 #![no_main]
 
 use std::io::Read;
@@ -34,7 +34,7 @@ static BASES: LazyLock<Vec<Base>> = LazyLock::new(|| {
         head
     };
     let mut bases = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..5 {
         let mut word = || u32::from_le_bytes(number(4).try_into().unwrap()) as usize;
         let (sectors, count) = (word(), word());
         let mut base = Base {
@@ -55,7 +55,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((choice, changes)) = bytes.split_first() else {
         return;
     };
-    let base = &BASES[usize::from(choice % 4)];
+    let base = &BASES[usize::from(choice % 5)];
     let mut image = base.bytes.clone();
     for [sector, high, low, value] in changes.as_chunks::<4>().0 {
         let at = usize::from(u16::from_be_bytes([*high, *low]));

@@ -5,6 +5,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::accounts::Account;
+use super::runs::{KEY, SEED};
 use crate::communicator::keys::{KeyPair, Kind};
 use crate::error::Result;
 use crate::seed::{self, MetaData, Part, SeedRequest};
@@ -27,14 +29,16 @@ pub struct Access {
     pub instance_id: Option<String>,
     /// The file with the private key, for programs of others.
     pub key_file: Option<PathBuf>,
+    /// The user that the seed makes, and that nobody else would have made.
+    pub created_user: Option<String>,
 }
 
 impl Access {
-    /// Makes what `build` needs and does not bring; files lie in `directory`.
+    /// Makes what `build` needs and does not bring; files lie in `directory`. `account` is who logs in, as the base has it.
     ///
     /// # Errors
     /// The host's own; a key of a kind that there is not.
-    pub fn prepare(build: &Build, directory: &Path) -> Result<Self> {
+    pub(super) fn prepare(build: &Build, account: Account, directory: &Path) -> Result<Self> {
         let mut access = Self::default();
         if let Some(ssh) = build.communicator.as_ref().filter(|ssh| !has_proof(ssh)) {
             let kind = match &ssh.temporary_key {
@@ -42,7 +46,7 @@ impl Access {
                 None => Kind::parse("ed25519", None)?,
             };
             let key = KeyPair::generate(kind, KEY_COMMENT)?;
-            let file = directory.join("key");
+            let file = directory.join(KEY);
             key.write(&file)?;
             access.key_file = Some(file);
             access.key = Some(key);
@@ -51,8 +55,8 @@ impl Access {
                 "qimg-build",
             )?);
         }
-        if let Some(volume) = access.seed_volume(build)? {
-            let file = directory.join("seed.img");
+        if let Some(volume) = access.seed_volume(build, account)? {
+            let file = directory.join(SEED);
             write_file(&file, &volume.bytes)?;
             access.seed = Some(file);
             access.instance_id = volume.instance_id;
@@ -61,7 +65,7 @@ impl Access {
     }
 
     /// The bytes of the seed, where there is something to be said.
-    fn seed_volume(&self, build: &Build) -> Result<Option<seed::Seed>> {
+    fn seed_volume(&mut self, build: &Build, account: Account) -> Result<Option<seed::Seed>> {
         // What a template boots without a key may be an installer: a volume too many does no harm there, either.
         let given = match &build.seed {
             Some(seed) => seed.clone(),
@@ -78,9 +82,15 @@ impl Access {
         if let (Some(key), Some(host_key), Some(ssh)) =
             (&self.key, &self.host_key, &build.communicator)
         {
+            // Whom the template's own part speaks of is the template's.
+            if account == Account::Missing
+                && !user_data.iter().any(|part| names(part, &ssh.username))
+            {
+                self.created_user = Some(ssh.username.clone());
+            }
             user_data.push(Part {
                 name: "qimg".to_owned(),
-                bytes: cloud_config(&ssh.username, key, host_key)?.into_bytes(),
+                bytes: cloud_config(&ssh.username, account, key, host_key)?.into_bytes(),
             });
         }
         let request = SeedRequest {
@@ -111,8 +121,18 @@ fn has_proof(ssh: &Ssh) -> bool {
     ssh.private_key.is_some() || ssh.password.is_some() || ssh.agent
 }
 
+/// Whether the text holds `user` as a word. What is packed or encoded counts as if it did.
+fn names(part: &Part, user: &str) -> bool {
+    match std::str::from_utf8(&part.bytes) {
+        Ok(text) => text
+            .split(|c: char| !(c.is_alphanumeric() || "_-.".contains(c)))
+            .any(|word| word == user),
+        Err(_) => true,
+    }
+}
+
 /// A part of user-data that adds to all others, whatever they say: the user, its key, and the host key.
-fn cloud_config(user: &str, key: &KeyPair, host_key: &KeyPair) -> Result<String> {
+fn cloud_config(user: &str, account: Account, key: &KeyPair, host_key: &KeyPair) -> Result<String> {
     let mut text = String::from(
         "#cloud-config\n\
          merge_how:\n\
@@ -131,8 +151,18 @@ fn cloud_config(user: &str, key: &KeyPair, host_key: &KeyPair) -> Result<String>
          - name: {}\n",
         quoted(user)
     );
-    if user != "root" {
-        text.push_str("  sudo: 'ALL=(ALL) NOPASSWD:ALL'\n  shell: /bin/sh\n  lock_passwd: true\n");
+    match account {
+        // As it is: cloud-init would lock a password that is not mentioned.
+        Account::There { locked } => {
+            let _ = writeln!(text, "  lock_passwd: {locked}");
+        }
+        _ if user == "root" => {}
+        // Its shell and all else are the distribution's.
+        Account::Default => {
+            text.push_str("  sudo: 'ALL=(ALL) NOPASSWD:ALL'\n  lock_passwd: true\n");
+        }
+        _ => text
+            .push_str("  sudo: 'ALL=(ALL) NOPASSWD:ALL'\n  shell: /bin/sh\n  lock_passwd: true\n"),
     }
     let _ = writeln!(text, "  ssh_authorized_keys: [{line}]");
     text.push_str("ssh_keys:\n  ed25519_private: |\n");

@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
+use super::alongside::alongside;
 use crate::codec::{CompressionType, EncoderOptions};
 use crate::communicator::Stop;
 use crate::compress::{CompressRequest, Effort, compress};
@@ -195,20 +195,13 @@ pub fn finish(
 
 /// Runs `work` with a flag that is raised when `stop` says so.
 fn interruptible<T>(stop: &Stop, work: impl FnOnce(&AtomicBool) -> Result<T>) -> Result<T> {
-    let (cancel, over) = (AtomicBool::new(false), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                if stop() {
-                    cancel.store(true, Ordering::Relaxed);
-                    return;
-                }
-                std::thread::park_timeout(Duration::from_millis(50));
-            }
-        });
-        let result = work(&cancel);
-        over.store(true, Ordering::Relaxed);
-        watcher.thread().unpark();
-        result
-    })
+    let cancel = AtomicBool::new(false);
+    let look = || {
+        let asked = stop();
+        if asked {
+            cancel.store(true, Ordering::Relaxed);
+        }
+        asked
+    };
+    alongside(look, || work(&cancel))
 }

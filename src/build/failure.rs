@@ -30,8 +30,13 @@ pub struct Failed {
 }
 
 impl Failed {
+    /// `at` is the stage; a guest that is lost meanwhile is no fault of a provisioner.
     pub(super) fn at(at: At) -> impl FnOnce(Error) -> Self {
-        move |error| Self { at, error }
+        move |error| {
+            let lost = at == At::Provision && error.kind() == ErrorKind::Connection;
+            let at = if lost { At::Guest } else { at };
+            Self { at, error }
+        }
     }
 }
 
@@ -39,6 +44,7 @@ impl Failed {
 pub(super) fn of_death(death: &Death, report: &Report) -> Error {
     let because = match death {
         Death::GuestPanicked => report.signs.last().map(|seen| seen.line.clone()),
+        Death::DiskFailed { .. } => None,
         _ => report
             .stderr
             .iter()
@@ -55,9 +61,12 @@ pub(super) fn of_death(death: &Death, report: &Report) -> Error {
         Death::GuestPanicked => {
             "look at the console's log; more memory, or another CPU model, may help"
         }
+        Death::DiskFailed { .. } => {
+            "make room where the output directory is, or put it on another disk: the machine's disk lies beside it"
+        }
         Death::Ended(_) => "somebody ended QEMU, or it failed: its last words are above",
     };
-    Error::new(ErrorKind::Guest, format!("{death}{because}")).with_remedy(remedy)
+    Error::new(ErrorKind::Connection, format!("{death}{because}")).with_remedy(remedy)
 }
 
 /// Says what was seen of a guest that is lost or does not answer.

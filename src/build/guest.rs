@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::alongside::alongside;
 use super::failure::{of_death, tell_evidence, tell_wait};
 use super::prepared::{Prepared, is_native};
 use super::provisioner::{Connection, Facts, cloud_init};
@@ -17,8 +18,6 @@ use crate::machine::{Accelerator, Running, Start};
 const TIMEOUT: Duration = Duration::from_secs(300);
 /// How much longer things take where the guest is emulated.
 const PATIENCE: u32 = 4;
-/// How often a machine is asked whether it is lost.
-const POLL: Duration = Duration::from_millis(50);
 
 /// A guest that runs and lets us in.
 pub(super) struct Connected<'a> {
@@ -88,22 +87,14 @@ impl<'a> Connected<'a> {
 
 /// Runs `work`; raises `lost` as soon as the machine is.
 fn while_watched<T>(running: &Running, lost: &AtomicBool, work: impl FnOnce() -> T) -> T {
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                if running.death().is_some() {
-                    lost.store(true, Ordering::Relaxed);
-                    return;
-                }
-                std::thread::park_timeout(POLL);
-            }
-        });
-        let result = work();
-        over.store(true, Ordering::Relaxed);
-        watcher.thread().unpark();
-        result
-    })
+    let look = || {
+        let dead = running.death().is_some();
+        if dead {
+            lost.store(true, Ordering::Relaxed);
+        }
+        dead
+    };
+    alongside(look, work)
 }
 
 /// A guest that answered.
@@ -280,12 +271,8 @@ fn wait_for_ssh(
     let Some(template) = &request.build.communicator else {
         return Ok(());
     };
-    // As Packer: refusals are limited only where neither the time nor they are given, and there they rarely count.
     let limits = Limits {
-        timeout: match (template.timeout, template.attempts) {
-            (None, Some(_)) => None,
-            (timeout, _) => Some(timeout.unwrap_or(TIMEOUT * patience)),
-        },
+        timeout: Some(template.timeout.unwrap_or(TIMEOUT * patience)),
         attempts: template.attempts,
     };
     reporter.step(&match limits.timeout {

@@ -10,6 +10,8 @@
 //! and no half a file is left.
 
 mod access;
+mod accounts;
+mod alongside;
 pub mod artifact;
 mod chain;
 mod disk;
@@ -25,6 +27,7 @@ pub mod post_processor;
 mod prepared;
 pub mod provisioner;
 mod request;
+mod runs;
 pub mod seal;
 pub mod secrets;
 mod texts;

@@ -34,7 +34,7 @@ pub struct OutputDirectory {
     keep: AtomicBool,
     done: bool,
     // Last: nobody else begins before all is tidied up.
-    _hold: Hold,
+    hold: Option<Hold>,
 }
 
 impl OutputDirectory {
@@ -76,7 +76,7 @@ impl OutputDirectory {
             early,
             keep: AtomicBool::new(false),
             done: false,
-            _hold: hold,
+            hold: Some(hold),
         };
         this.sweep()?;
         if exists(&this.directory) && !replace {
@@ -162,16 +162,18 @@ impl OutputDirectory {
 
 impl Drop for OutputDirectory {
     fn drop(&mut self) {
-        if self.keep.load(Ordering::Relaxed) || self.done {
-            return;
-        }
         // There is nobody to tell; the next build sweeps what is left.
-        let _ = remove_tree(&self.work);
-        if self.early {
-            let _ = remove_tree(&self.directory);
+        if !self.keep.load(Ordering::Relaxed) && !self.done {
+            let _ = remove_tree(&self.work);
+            if self.early {
+                let _ = remove_tree(&self.directory);
+            }
+            if exists(&self.old) && !exists(&self.directory) {
+                let _ = move_file(&self.old, &self.directory);
+            }
         }
-        if exists(&self.old) && !exists(&self.directory) {
-            let _ = move_file(&self.old, &self.directory);
+        if let Some(hold) = self.hold.take() {
+            let _ = hold.remove();
         }
     }
 }
@@ -189,7 +191,6 @@ mod tests {
         let mut names: Vec<_> = std::fs::read_dir(directory)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| !name.ends_with("-lock"))
             .collect();
         names.sort();
         names

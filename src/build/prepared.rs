@@ -6,18 +6,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::access::Access;
+use super::accounts::{self, Account};
 use super::disk::{self, Origin};
 use super::event::{Reporter, Unit};
 use super::late::RenderText;
 use super::output::OutputDirectory;
 use super::request::{BuildRequest, OnError};
+use super::runs::RunDirectory;
 use super::texts::Texts;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Hashing, Signature, Step};
 use crate::machine::accelerator::{self, Choice};
 use crate::machine::command_line::{Boot, Drive, Forward, Spec, wishes};
 use crate::machine::{Accelerator, CommandLine, command_line, firmware, launcher};
-use crate::store::make_directory;
 use crate::template::model::{Dialect, Firmware};
 
 /// Values of `qemuargs`, filled in.
@@ -44,6 +45,7 @@ pub(super) struct Prepared<'a> {
     port: u16,
     // Last: all files lie in it.
     pub(super) output: OutputDirectory,
+    _run: RunDirectory,
     // The base stays in the cache for as long as it is needed.
     _base: Option<fetch::Fetched>,
 }
@@ -88,8 +90,8 @@ impl<'a> Prepared<'a> {
             ),
         )?;
         let output = OutputDirectory::claim(&directory, request.options.force, wish.names_main)?;
-        let run_directory = host.runs.join(&host.run).join(&build.name);
-        make_directory(&run_directory)?;
+        let run = RunDirectory::make(&host.runs, &host.run, &build.name, &*request.stop)?;
+        let run_directory = run.path().to_owned();
 
         let base = fetched_base(request, reporter)?;
         let origin = build.base.is_disk.then(|| Origin {
@@ -102,7 +104,11 @@ impl<'a> Prepared<'a> {
         } else {
             vec![base.path.clone()]
         };
-        let access = Access::prepare(build, &run_directory)?;
+        let account = match (&origin, &build.communicator) {
+            (Some(origin), Some(ssh)) => accounts::look_for(&ssh.username, origin),
+            _ => Account::Unknown,
+        };
+        let access = Access::prepare(build, account, &run_directory)?;
         let mut copies = BTreeMap::new();
         for path in wish.firmware {
             let name = path.file_name().unwrap_or(path.as_os_str());
@@ -148,6 +154,7 @@ impl<'a> Prepared<'a> {
             copies,
             port,
             output,
+            _run: run,
             _base: Some(base),
         };
         if matches!(

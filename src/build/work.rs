@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::failure::{of_death, tell_evidence};
 use super::guest::Connected;
 use super::late::RenderText;
 use super::prepared::{Prepared, is_native};
@@ -11,7 +12,7 @@ use super::request::OnError;
 use super::seal::{self, MachineId, Own, SealReport, Step, StepState, Way};
 use crate::communicator::{Communicator, Exit};
 use crate::error::{Error, ErrorKind, Result};
-use crate::machine::{Ladder, Rung};
+use crate::machine::{Death, Ended, Ladder, Rung};
 use crate::template::model::Provisioner;
 
 /// For what is removed from the guest.
@@ -138,6 +139,18 @@ impl<'a> Connected<'a> {
             quit: (!shutdown.disabled).then_some(QUITTING),
         };
         let done = self.running.shut_down(&ladder, &*request.stop)?;
+        let killed = done.steps.iter().any(|step| step.rung == Rung::Kill);
+        match self.running.death() {
+            None | Some(Death::PoweredOff) => {}
+            Some(Death::Ended(Ended::Code(0))) => {}
+            Some(Death::Ended(_)) if killed => {}
+            // What is on its disk is not what the guest wanted to be there.
+            Some(death) => {
+                let report = self.running.report();
+                tell_evidence(reporter, &report);
+                return Err(of_death(&death, &report));
+            }
+        }
         for step in &done.steps {
             let name = match step.rung {
                 Rung::Command => "the shutdown command",
@@ -193,7 +206,7 @@ impl<'a> Connected<'a> {
                 .map(|key| key.public_line())
                 .collect(),
             instance_id: access.instance_id.clone(),
-            created_users: Vec::new(),
+            created_users: access.created_user.iter().cloned().collect(),
             sudo_password: template.password.clone(),
         };
         let way = Way {

@@ -20,6 +20,7 @@
 pub mod accelerator;
 pub mod command_line;
 pub mod console;
+mod death;
 pub mod firmware;
 pub mod launcher;
 mod log;

@@ -20,6 +20,7 @@ use crate::communicator::Stop;
 use crate::error::{Error, ErrorKind, Result};
 
 use super::console::{Console, Sign, last_lines, sign_in};
+pub use super::death::Death;
 use super::launcher::{Ended, Launcher, Process, Streams};
 use super::log::{Log, absolute};
 use super::qmp::{Event, Qmp, SOON};
@@ -51,31 +52,6 @@ const BACKLOG: usize = 256;
 
 /// By these words on standard error KVM gives up, while QEMU stays up.
 const KVM_WORDS: &str = "KVM internal error";
-
-/// Why a machine is lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Death {
-    /// The guest was shut down, from inside or by request, and QEMU ended well.
-    PoweredOff,
-    /// QEMU ended by itself.
-    Ended(Ended),
-    /// KVM cannot run the guest; another start with TCG may.
-    KvmInternalError,
-    /// The guest's kernel panicked.
-    GuestPanicked,
-}
-
-impl std::fmt::Display for Death {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::PoweredOff => f.write_str("the guest has powered off"),
-            Self::Ended(Ended::Code(code)) => write!(f, "QEMU ended with code {code}"),
-            Self::Ended(Ended::Signal(signal)) => write!(f, "QEMU was ended by signal {signal}"),
-            Self::KvmInternalError => f.write_str("KVM cannot run the guest (KVM internal error)"),
-            Self::GuestPanicked => f.write_str("the guest's kernel panicked"),
-        }
-    }
-}
 
 /// Something by which a guest tells that it goes no further.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +103,8 @@ struct State {
     death: Option<(Death, Duration)>,
     /// The guest said that it goes down.
     going_down: bool,
+    /// The last failure of a disk: whether the host is full, and its words.
+    disk_failure: Option<(bool, String)>,
     signs: Vec<Seen>,
     stderr: std::collections::VecDeque<u8>,
     screen: Vec<String>,
@@ -214,7 +192,13 @@ impl Running {
         let (tell, hear) = mpsc::sync_channel(BACKLOG);
         let told = tell.clone();
         // What nobody can keep up with is dropped: QEMU is asked for its state again and again anyway.
-        let events = move |event| drop(told.try_send(Message::Event(event)));
+        let going = Arc::clone(&shared);
+        let events = move |event: Event| {
+            if event.name == "SHUTDOWN" && event.data["reason"] != "host-error" {
+                going.lock().going_down = true;
+            }
+            drop(told.try_send(Message::Event(event)));
+        };
         let qmp = Arc::new(Qmp::over(qmp_here, events)?);
         let seen = Arc::clone(&shared);
         let console = Console::follow(console_here, console_log, move |sign, line| {
@@ -235,13 +219,17 @@ impl Running {
         };
         let process = start.launcher.start(start.qemu, &arguments, streams)?;
         let watching = process.watch();
-        let dying = Arc::clone(&shared);
+        let (dying, control) = (Arc::clone(&shared), Arc::clone(&qmp));
         let watcher = std::thread::Builder::new()
             .name("qemu-end".to_owned())
             .spawn(move || {
                 let ended = watching.wait_for_end();
                 // Its last words come first.
                 let _ = complaints.join();
+                let ended_at = Instant::now();
+                while control.ended().is_none() && ended_at.elapsed() < SHORTLY {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
                 let down = dying.lock().going_down;
                 dying.die(match ended {
                     Ended::Code(0) if down => Death::PoweredOff,
@@ -639,14 +627,22 @@ impl Supervision {
         match event.name.as_str() {
             "GUEST_PANICKED" => self.shared.die(Death::GuestPanicked),
             "SHUTDOWN" => {
-                let by_guest = event.data["reason"] != "host-error";
-                self.shared.lock().going_down |= by_guest;
                 // With -no-shutdown QEMU would stay for ever.
                 if self.status() == Some("shutdown".to_owned()) {
                     let _ = self.qmp.execute("quit", &Value::Null, SOON);
                 }
             }
+            "BLOCK_IO_ERROR" => {
+                let full = event.data["nospace"] == true;
+                let why = event.data["reason"].as_str().unwrap_or("I/O error");
+                self.shared.lock().disk_failure = Some((full, why.to_owned()));
+            }
             "STOP" => match self.status().as_deref() {
+                Some("io-error") => {
+                    let failure = self.shared.lock().disk_failure.clone();
+                    let (full, why) = failure.unwrap_or((false, "I/O error".to_owned()));
+                    self.shared.die(Death::DiskFailed { full, why });
+                }
                 Some("internal-error") => self.shared.die(Death::KvmInternalError),
                 Some("guest-panicked") => self.shared.die(Death::GuestPanicked),
                 Some("shutdown") => {

@@ -83,6 +83,10 @@ impl Running {
             if self.ended().is_some() {
                 break;
             }
+            // A guest that is lost does not go down by itself.
+            if self.death().is_some() && rung != Rung::Quit {
+                continue;
+            }
             let started = Instant::now();
             let asked = match rung {
                 Rung::PowerButton => self.press_power_button(),
@@ -90,10 +94,13 @@ impl Running {
                 Rung::Command | Rung::Kill => Ok(()),
             };
             let failure = asked.err().map(|error| error.to_string());
-            let ended = match failure {
-                None => self.wait_for_end(timeout, stop)?.is_some(),
-                Some(_) => self.ended().is_some(),
-            };
+            if failure.is_none() {
+                match rung {
+                    Rung::Quit | Rung::Kill => drop(self.wait_for_end(timeout, stop)?),
+                    Rung::Command | Rung::PowerButton => drop(self.wait(timeout, stop)?),
+                }
+            }
+            let ended = self.ended().is_some();
             steps.push(Step {
                 rung,
                 waited: started.elapsed(),

@@ -20,6 +20,7 @@
 pub(crate) mod base64;
 pub mod check;
 pub mod compose;
+mod default_user;
 mod emit;
 mod header;
 mod multipart;
@@ -42,6 +43,7 @@ use crate::iso9660;
 pub use crate::iso9660::File;
 #[cfg(feature = "build")]
 pub(crate) use check::nearest;
+pub use default_user::default_user;
 pub use header::Header;
 
 /// The label that cloud-init looks for.

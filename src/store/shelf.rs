@@ -105,6 +105,27 @@ pub fn make_directory(directory: impl AsRef<Path>) -> Result<()> {
         .map_err(|error| Error::io("make the directory", error).at_path(directory))
 }
 
+/// Makes a directory that only its owner may look into, and those above it as usual. One that is there is made so.
+///
+/// # Errors
+/// The host refuses, or something else has the name.
+pub fn make_private_directory(directory: impl AsRef<Path>) -> Result<()> {
+    let directory = directory.as_ref();
+    if let Some(parent) = directory.parent() {
+        make_directory(parent)?;
+    }
+    match retry_on_intr(|| rustix::fs::mkdir(directory, Mode::RWXU)) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST) => retry_on_intr(|| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+            rustix::fs::fchmod(&directory, Mode::RWXU)
+        }),
+        Err(errno) => Err(errno),
+    }
+    .map_err(|errno| Error::io("make the directory", errno.into()).at_path(directory))
+}
+
 /// Removes a file; one that is not there is removed already.
 ///
 /// # Errors

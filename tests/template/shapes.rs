@@ -100,7 +100,7 @@ fn a_cloud_image_template_loads_as_it_is() {
     );
     assert_eq!(
         (build.disk.cache.as_str(), build.disk.discard.as_str()),
-        ("writeback", "ignore")
+        ("unsafe", "ignore")
     );
     let ssh = build.communicator.as_ref().unwrap();
     assert_eq!(ssh.private_key.as_ref().unwrap().to_str(), Some("key"));

@@ -47,7 +47,7 @@ pub struct Own {
     pub host_keys: Vec<String>,
     /// Id of the instance that cloud-init took the build's own seed for. [`uninject`] removes its data.
     pub instance_id: Option<String>,
-    /// Users that the build's own seed made. [`uninject`] removes them.
+    /// Users that the build's own seed made: they go.
     pub created_users: Vec<String>,
     /// Password of the user who is logged in, for a `sudo` that asks for it.
     pub sudo_password: Option<String>,

@@ -58,11 +58,13 @@ impl Order<'_> {
         steps.sort_unstable();
         steps.dedup();
         let mut last = Vec::new();
-        if self.uninject {
+        if self.uninject || !own.created_users.is_empty() {
             script.push_str(include_str!("steps/injected.sh"));
+            last.push("    step injected-users seal_injected_users\n");
+        }
+        if self.uninject {
             calls.push_str("    step injected-instance seal_injected_instance\n");
             calls.push_str("    step injected-host-keys seal_injected_host_keys\n");
-            last.push("    step injected-users seal_injected_users\n");
             steps.extend([Step::Passwords, Step::AuthorizedKeys]);
             steps.sort_unstable();
             steps.dedup();

@@ -1,6 +1,7 @@
 //! Blocks of the filesystem as they are, or as they will be once the journal was replayed.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::superblock::{LENGTH, PLACE};
 use crate::fs::Refusal;
@@ -77,6 +78,30 @@ impl<'a, 'v> Blocks<'a, 'v> {
             }
         }
         Ok(bytes)
+    }
+
+    /// The first blocks of `range` that follow each other and that the image or the journal has; what is before them
+    /// reads as zeros. Empty, at its end, when there are none.
+    pub(super) fn first_written(&self, range: Range<u64>) -> Result<Range<u64>, Refusal> {
+        let size = (self.block_size as u64).max(1);
+        let mut at = range.start;
+        while at < range.end {
+            let bytes = at.saturating_mul(size)..range.end.saturating_mul(size);
+            let (has_data, end) = self.volume.has_data(bytes)?;
+            if has_data {
+                return Ok(at..end.div_ceil(size).min(range.end));
+            }
+            // A block of which the image has a part counts as there.
+            let end = (end / size).max(at);
+            if let Some((&newer, _)) = self.newer.range(at..end).next() {
+                return Ok(newer..newer + 1);
+            }
+            if end == at {
+                return Ok(at..at + 1);
+            }
+            at = end;
+        }
+        Ok(range.end..range.end)
     }
 
     /// The superblock's bytes.

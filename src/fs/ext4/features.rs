@@ -26,8 +26,10 @@ const INCOMPAT_META_BG: u32 = 0x10;
 const INCOMPAT_64BIT: u32 = 0x80;
 const INCOMPAT_MMP: u32 = 0x100;
 const INCOMPAT_FLEX_BG: u32 = 0x200;
+const INCOMPAT_EA_INODE: u32 = 0x400;
 const INCOMPAT_CSUM_SEED: u32 = 0x2000;
 const INCOMPAT_LARGEDIR: u32 = 0x4000;
+const INCOMPAT_INLINE_DATA: u32 = 0x8000;
 
 const RO_COMPAT_SPARSE_SUPER: u32 = 0x1;
 const RO_COMPAT_GDT_CSUM: u32 = 0x10;
@@ -116,6 +118,14 @@ impl Features {
 
     pub(super) fn file_types(self) -> bool {
         self.incompat & INCOMPAT_FILETYPE != 0
+    }
+
+    pub(super) fn attribute_inodes(self) -> bool {
+        self.incompat & INCOMPAT_EA_INODE != 0
+    }
+
+    pub(super) fn inline_data(self) -> bool {
+        self.incompat & INCOMPAT_INLINE_DATA != 0
     }
 
     pub(super) fn large_directories(self) -> bool {

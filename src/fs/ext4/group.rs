@@ -11,6 +11,8 @@ use super::superblock::Superblock;
 use crate::fields::Fields;
 use crate::fs::Refusal;
 
+/// `EXT4_BG_INODE_UNINIT`.
+const FLAG_INODE_UNINIT: u16 = 1;
 /// `EXT4_BG_BLOCK_UNINIT`.
 const FLAG_BLOCK_UNINIT: u16 = 2;
 
@@ -24,6 +26,8 @@ pub(super) struct Group {
     pub(super) free_clusters: u64,
     /// Its bitmap was never written: all is free but what the layout puts there.
     pub(super) uninit: bool,
+    /// Inodes at the end of its table that were never used, and whose room may never have been written.
+    unused_inodes: u64,
     /// The bitmap's checksum, and which bits of it are kept.
     bitmap_sum: u32,
     bitmap_sum_mask: u32,
@@ -67,14 +71,21 @@ impl Group {
             u32::from(high) << 16 | u32::from(fields.le16(low))
         };
         let table = block(0x8, 0x28);
+        let (flags, unused_inodes) = match superblock.features.descriptor_checksums() {
+            false => (0, 0),
+            true if fields.le16(0x12) & FLAG_INODE_UNINIT != 0 => {
+                (fields.le16(0x12), superblock.inodes_per_group)
+            }
+            true => (fields.le16(0x12), u64::from(halves(0x1c, 0x32, wide))),
+        };
         let group = Self {
             number,
             block_bitmap: block(0x0, 0x20),
             inode_bitmap: block(0x4, 0x24),
             inode_table: table..table.saturating_add(superblock.table_blocks()),
             free_clusters: u64::from(halves(0xc, 0x2c, wide)),
-            uninit: superblock.features.descriptor_checksums()
-                && fields.le16(0x12) & FLAG_BLOCK_UNINIT != 0,
+            uninit: flags & FLAG_BLOCK_UNINIT != 0,
+            unused_inodes,
             bitmap_sum: halves(0x18, 0x38, wide),
             bitmap_sum_mask: if wide { !0 } else { 0xffff },
         };
@@ -105,6 +116,12 @@ impl Group {
             block(self.inode_bitmap),
             self.inode_table.clone(),
         ]
+    }
+
+    /// How many inodes its table begins with that are or were in use, as its descriptor says; all of them where no
+    /// checksum protects what it says. `None` when there are not so many.
+    pub(super) fn written_inodes(&self, superblock: &Superblock) -> Option<u64> {
+        superblock.inodes_per_group.checked_sub(self.unused_inodes)
     }
 
     /// Clusters of the group, counted from its first, that its own metadata and copies take: sorted and apart.

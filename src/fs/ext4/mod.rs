@@ -2,7 +2,8 @@
 //!
 //! The truth about free space are the block bitmaps of all groups, unless the journal holds newer ones. Each is checked
 //! against its checksum, where there is one, against the counter of its descriptor, and all of them against that of the
-//! superblock. Where metadata lies is computed as well, and stays in use whatever a bitmap says.
+//! superblock. Where bitmaps have no checksum the blocks of all inodes are held against them as well. Where metadata lies
+//! is computed, and stays in use whatever a bitmap says.
 
 mod bitmap;
 mod blocks;
@@ -10,6 +11,7 @@ mod checksum;
 mod features;
 pub(super) mod files;
 mod group;
+mod inodes;
 mod journal;
 mod layout;
 mod mmp;
@@ -78,8 +80,12 @@ pub(super) fn free_space(volume: &Volume<'_>, options: &FreeOptions) -> Result<F
             free.unwrap_or(u64::MAX)
         )));
     }
+    let free = map.build();
+    if !superblock.features.metadata_checksums() {
+        inodes::require_in_use(&blocks, &superblock, &free)?;
+    }
     Ok(FreeSpace {
-        free: map.build(),
+        free,
         note: recover.then(|| "journal replayed in memory".into()),
     })
 }

@@ -26,6 +26,9 @@ const MOST_BITMAPS: u64 = 8 << 30;
 const STATE_VALID: u16 = 1;
 const STATE_ERROR: u16 = 2;
 
+/// `EXT4_OS_HURD`.
+const CREATOR_HURD: u32 = 1;
+
 /// `EXT4_CRC32C_CHKSUM`.
 const CHECKSUM_CRC32C: u8 = 1;
 
@@ -61,6 +64,8 @@ pub(super) struct Superblock {
     /// 0 when the journal is on another device.
     pub(super) journal_inode: u64,
     pub(super) mmp_block: u64,
+    /// GNU Hurd made it, whose inodes have a block of their own kind.
+    pub(super) hurd: bool,
     state: u16,
 }
 
@@ -169,6 +174,7 @@ impl Superblock {
             backup_groups: [0x24c, 0x250].map(|at| u64::from(fields.le32(at))),
             journal_inode: u64::from(fields.le32(0xe0)),
             mmp_block: fields.le64(0x168),
+            hurd: fields.le32(0x48) == CREATOR_HURD,
             state: fields.le16(0x3a),
             ..Self::geometry(fields, features)?
         };
@@ -247,6 +253,7 @@ impl Superblock {
             seed: 0,
             journal_inode: 0,
             mmp_block: 0,
+            hurd: false,
             state: 0,
         })
     }

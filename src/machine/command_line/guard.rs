@@ -367,6 +367,11 @@ impl Guard<'_, '_> {
                 self.warn(format!("{switch} {value} in qemuargs: format={format} becomes format={}, which the disk has", main.format));
             }
             options.set("format", &main.format);
+            // After a power loss nobody needs this disk: flushes of the guest's need not reach the host's.
+            let cache = options.value("cache").unwrap_or("writeback");
+            if cache == "writeback" && options.value("cache.no-flush").is_none() {
+                options.set("cache.no-flush", "on");
+            }
         } else if let Some(copy) = self.spec.copies.get(Path::new(&file)) {
             self.tell_copy(&file);
             set_path(&mut options, "file", copy)?;

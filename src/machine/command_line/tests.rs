@@ -316,7 +316,9 @@ fn a_drive_that_names_the_main_disk_is_it() {
             .made();
         let line = made.arguments.join(" ");
         assert!(
-            line.ends_with(&format!("-cpu host {MAIN} -drive file=seed.img,format=raw")),
+            line.ends_with(&format!(
+                "-cpu host {MAIN},cache.no-flush=on -drive file=seed.img,format=raw"
+            )),
             "{line}"
         );
         assert!(made.main_by_template && made.has_main);
@@ -331,13 +333,28 @@ fn a_main_disk_of_another_format_is_what_it_is() {
         .made();
     assert!(
         made.arguments
-            .contains(&"file=/run/main.qcow2,if=ide,format=qcow2".to_owned())
+            .contains(&"file=/run/main.qcow2,if=ide,format=qcow2,cache.no-flush=on".to_owned())
     );
     assert!(
         made.warnings[0].contains("format=raw becomes format=qcow2"),
         "{:?}",
         made.warnings
     );
+}
+
+#[test]
+fn a_main_disk_whose_cache_a_template_fixes_keeps_it() {
+    for cache in [
+        "cache=none",
+        "cache=writethrough",
+        "cache.no-flush=off",
+        "cache=unsafe",
+    ] {
+        let drive = format!("file=output-qemu/disk.qcow2,{cache}");
+        let line = Case::new().with(&[&["-drive", &drive]]).line();
+        let main = format!("-drive file=/run/main.qcow2,{cache},format=qcow2");
+        assert!(line.ends_with(&main), "{line}");
+    }
 }
 
 #[test]

@@ -69,10 +69,10 @@ pub(super) fn ssh(
     let attempts: Option<u32> = table.number("attempts", 0, 1_000_000)?;
     let unlimited = table.flag("timeout-unlimited")?.unwrap_or(false);
     let attempts = attempts.filter(|attempts| *attempts > 0);
-    // Packer's defaults come together or not at all.
+    // Packer's defaults come together or not at all: attempts alone mean no limit of time.
     let (timeout, attempts) = match (timeout.filter(|timeout| !timeout.is_zero()), attempts) {
-        (None, None) => (None, Some(10)),
-        (None, attempts) if unlimited => (Some(FOREVER), attempts),
+        (None, None) if unlimited => (None, Some(10)),
+        (None, Some(attempts)) if unlimited => (Some(FOREVER), Some(attempts)),
         both => both,
     };
     let keep_alive = match table.span("keep-alive")? {

@@ -287,7 +287,6 @@ const DEFAULTS: &[(&str, &str, Kind)] = &[
 ];
 const WORDS: &[(&str, &str, &str)] = &[
     ("disk", "size", "40960M"),
-    ("disk", "cache", "writeback"),
     ("disk", "discard", "ignore"),
     ("output", "directory", "output-{{build_name}}"),
     ("output", "name", "packer-{{build_name}}"),

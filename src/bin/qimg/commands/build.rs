@@ -1,6 +1,7 @@
 //! `qimg build`.
 
 use std::io::{BufRead, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -94,11 +95,15 @@ pub(super) fn run(args: &BuildArgs, console: &mut Console<'_>) -> Status {
             results
         });
         shown.follow(&events, &over);
-        builds.join().unwrap_or_default()
+        builds.join().unwrap_or_else(|fault| vec![Err(fault)])
     });
     shown.end()?;
+    if results.iter().any(std::result::Result::is_err) {
+        return Err(fault().into());
+    }
     let worst = results
         .into_iter()
+        .flatten()
         .filter_map(std::result::Result::err)
         .max_by_key(severity);
     match worst {
@@ -117,6 +122,12 @@ pub(super) fn run(args: &BuildArgs, console: &mut Console<'_>) -> Status {
             Ok(code)
         }
     }
+}
+
+/// A build that panicked; what it was about stands on standard error.
+fn fault() -> Error {
+    Error::new(ErrorKind::Io, "a build ended by a fault of qimg itself")
+        .with_remedy("please report it, with the message above")
 }
 
 fn severity(failed: &Failed) -> u8 {
@@ -148,7 +159,7 @@ fn all<'t, T: Send>(
     builds: &'t [Build],
     at_once: usize,
     work: &(dyn Fn(&'t Build) -> T + Sync),
-) -> Vec<T> {
+) -> Vec<std::thread::Result<T>> {
     let (free, freed) = (Mutex::new(at_once), Condvar::new());
     std::thread::scope(|scope| {
         let running: Vec<_> = builds
@@ -162,7 +173,8 @@ fn all<'t, T: Send>(
                         .unwrap_or_else(PoisonError::into_inner);
                     *guard -= 1;
                     drop(guard);
-                    let result = work(build);
+                    // Else the others would wait for ever for its place.
+                    let result = catch_unwind(AssertUnwindSafe(|| work(build)));
                     *free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
                     freed.notify_one();
                     result
@@ -171,7 +183,7 @@ fn all<'t, T: Send>(
             .collect();
         running
             .into_iter()
-            .filter_map(|build| build.join().ok())
+            .map(|build| build.join().and_then(|result| result))
             .collect()
     })
 }

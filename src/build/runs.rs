@@ -1,0 +1,160 @@
+//! Directories of runs: what is kept of each build for people to look at.
+//!
+//! Knows whose a directory is, how long it stays, and what a killed build must not leave in it. Must not know what consoles
+//! say.
+
+use std::path::{Path, PathBuf};
+
+use crate::communicator::Stop;
+use crate::error::Result;
+use crate::store::{
+    Attempt, Hold, Kind, Share, look, make_private_directory, names_in, remove_file, remove_tree,
+};
+
+/// Runs whose logs stay, the latest ones.
+const KEPT: usize = 20;
+/// Held by all builds of a run, for as long as they need the directory.
+const LOCK: &str = "lock";
+/// What opens the guest while a build runs.
+pub(super) const KEY: &str = "key";
+/// What brings that key into the guest.
+pub(super) const SEED: &str = "seed.img";
+
+/// The directory of one build, below that of its run. Only its owner reads it.
+#[derive(Debug)]
+pub(super) struct RunDirectory {
+    path: PathBuf,
+    lock: PathBuf,
+    hold: Option<Hold>,
+}
+
+impl RunDirectory {
+    /// Makes the directory of `build` in the run `run` below `runs`, and sweeps what earlier runs left there.
+    ///
+    /// # Errors
+    /// The host's own; cancelled.
+    pub(super) fn make(runs: &Path, run: &str, build: &str, stop: &Stop) -> Result<Self> {
+        let own = runs.join(run);
+        make_private_directory(&own)?;
+        let lock = own.join(LOCK);
+        let hold = Hold::wait(&lock, Share::Shared, stop, &mut |_| {})?;
+        let path = own.join(build);
+        make_private_directory(&path)?;
+        sweep(runs, &own);
+        Ok(Self {
+            path,
+            lock,
+            hold: Some(hold),
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for RunDirectory {
+    fn drop(&mut self) {
+        drop(self.hold.take());
+        // The last one takes the lock along.
+        if let Ok(Attempt::Held(hold)) = Hold::attempt(&self.lock, Share::Alone) {
+            let _ = hold.remove();
+        }
+    }
+}
+
+/// Removes what gave access to the guests of killed builds, and the oldest runs. Sweeping is a courtesy: what cannot be
+/// looked at or removed stays.
+fn sweep(runs: &Path, own: &Path) {
+    let mut others: Vec<_> = names_in(runs)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|path| path != own)
+        .filter_map(|path| Some((look(&path).ok()??, path)))
+        .filter(|(seen, _)| seen.kind == Kind::Directory)
+        .map(|(seen, path)| (seen.modified, path))
+        .collect();
+    others.sort_unstable_by(|one, other| other.cmp(one));
+    for (index, (_, run)) in others.into_iter().enumerate() {
+        let Ok(Attempt::Held(hold)) = Hold::attempt(run.join(LOCK), Share::Alone) else {
+            continue;
+        };
+        if index + 1 >= KEPT {
+            let _ = remove_tree(&run);
+            continue;
+        }
+        for build in names_in(&run).unwrap_or_default() {
+            for name in [KEY, SEED] {
+                let _ = remove_file(build.join(name));
+            }
+        }
+        let _ = hold.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn make(runs: &Path, run: &str) -> RunDirectory {
+        RunDirectory::make(runs, run, "web", &|| false).unwrap()
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        names_in(directory)
+            .unwrap()
+            .iter()
+            .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn only_its_owner_reads_it() {
+        let top = tempfile::tempdir().unwrap();
+        let runs = top.path().join("qimg/runs");
+        let made = make(&runs, "one");
+        for path in [made.path(), &runs.join("one")] {
+            let mode = path.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{path:?}");
+        }
+        drop(made);
+        assert_eq!(names(&runs.join("one")), ["web"]);
+    }
+
+    #[test]
+    fn keys_of_a_killed_build_go_and_those_of_a_living_one_stay() {
+        let runs = tempfile::tempdir().unwrap();
+        let alive = make(runs.path(), "alive");
+        std::fs::write(alive.path().join(KEY), "").unwrap();
+        let dead = runs.path().join("dead/web");
+        std::fs::create_dir_all(&dead).unwrap();
+        for name in [KEY, SEED, "console.log"] {
+            std::fs::write(dead.join(name), "").unwrap();
+        }
+        let _next = make(runs.path(), "next");
+        assert_eq!(names(&dead), ["console.log"]);
+        assert_eq!(names(alive.path()), [KEY]);
+    }
+
+    #[test]
+    fn only_the_latest_runs_stay() {
+        let runs = tempfile::tempdir().unwrap();
+        for number in 0..KEPT + 5 {
+            let run = runs.path().join(format!("{number:03}"));
+            std::fs::create_dir(&run).unwrap();
+            let time = std::time::SystemTime::UNIX_EPOCH
+                + std::time::Duration::from_secs(1_000_000 + number as u64);
+            std::fs::File::open(&run)
+                .unwrap()
+                .set_modified(time)
+                .unwrap();
+        }
+        let _own = make(runs.path(), "own");
+        let names = names(runs.path());
+        assert_eq!(names.len(), KEPT);
+        assert_eq!(names.first().unwrap(), "006");
+        assert_eq!(names.last().unwrap(), "own");
+    }
+}

@@ -1,0 +1,9 @@
+//! `qimg build` as a whole, with the small guest of tests/guest/small-guest: what it makes, and how it ends when something
+//! goes wrong: the right words, the right exit code, and nothing left.
+
+mod good;
+mod guests;
+mod hosts;
+mod killed;
+mod signals;
+mod workshop;
