@@ -36,6 +36,7 @@
 //! | layer | modules | knows |
 //! |---|---|---|
 //! | program | `src/bin/qimg` | arguments, words, colours, exit codes |
+//! | trials | [`trial`], [`goss`] (feature `build`) | what an image has to be like; how a guest is asked, and judged |
 //! | builds | [`mod@build`] (feature `build`) | what a template asks for: provisioning, sealing, masking, events |
 //! | operations | [`compress`], [`rewrite`], [`prune`], [`create`], [`compare`], [`sparsify`], [`resize`], [`extract`], [`inspect`], [`usage`], [`disk`], [`seed`] | what a user asks for |
 //! | machine | [`machine`], [`communicator`], [`template`], [`fetch`], [`digest`] | a QEMU that is watched; ways into a guest; what a build is; files from elsewhere, compared with their checksums (feature `build`) |
@@ -103,6 +104,8 @@ pub mod store;
 pub mod survey;
 #[cfg(feature = "build")]
 pub mod template;
+#[cfg(feature = "build")]
+pub mod trial;
 pub mod units;
 pub mod usage;
 pub mod volume;

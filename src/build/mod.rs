@@ -9,12 +9,12 @@
 //! Each stage takes the one before it, and cleans up when it is dropped, the last one first: whatever ends a build, no QEMU
 //! and no half a file is left.
 
-mod access;
-mod accounts;
-mod alongside;
+pub(crate) mod access;
+pub(crate) mod accounts;
+pub(crate) mod alongside;
 pub mod artifact;
 mod chain;
-mod disk;
+pub(crate) mod disk;
 pub mod event;
 mod failure;
 mod guest;
@@ -27,7 +27,7 @@ pub mod post_processor;
 mod prepared;
 pub mod provisioner;
 mod request;
-mod runs;
+pub(crate) mod runs;
 pub mod seal;
 pub mod secrets;
 mod texts;

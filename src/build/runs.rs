@@ -16,13 +16,13 @@ const KEPT: usize = 20;
 /// Held by all builds of a run, for as long as they need the directory.
 const LOCK: &str = "lock";
 /// What opens the guest while a build runs.
-pub(super) const KEY: &str = "key";
+pub(crate) const KEY: &str = "key";
 /// What brings that key into the guest.
-pub(super) const SEED: &str = "seed.img";
+pub(crate) const SEED: &str = "seed.img";
 
 /// The directory of one build, below that of its run. Only its owner reads it.
 #[derive(Debug)]
-pub(super) struct RunDirectory {
+pub(crate) struct RunDirectory {
     path: PathBuf,
     lock: PathBuf,
     hold: Option<Hold>,
@@ -33,7 +33,7 @@ impl RunDirectory {
     ///
     /// # Errors
     /// The host's own; cancelled.
-    pub(super) fn make(runs: &Path, run: &str, build: &str, stop: &Stop) -> Result<Self> {
+    pub(crate) fn make(runs: &Path, run: &str, build: &str, stop: &Stop) -> Result<Self> {
         let own = runs.join(run);
         make_private_directory(&own)?;
         let lock = own.join(LOCK);
@@ -48,7 +48,7 @@ impl RunDirectory {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

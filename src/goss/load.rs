@@ -85,6 +85,23 @@ impl Check {
         std::time::Duration::from_millis(given.unwrap_or(self.kind.shape().timeout))
     }
 
+    /// A command that is run, and nothing compared.
+    pub(crate) fn of_command(command: &str, limit: std::time::Duration) -> Self {
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            kind: Kind::Command,
+            id: command.to_owned(),
+            subject: command.to_owned(),
+            title: None,
+            meta: Map::new(),
+            skip: false,
+            file: Arc::from(Path::new("")),
+            line: 0,
+            properties: Vec::new(),
+            settings: BTreeMap::from([("timeout", Value::from(limit))]),
+        }
+    }
+
     /// Whether a property is compared.
     #[must_use]
     pub fn asks(&self, property: &str) -> bool {

@@ -164,5 +164,34 @@ pub(super) fn ask(guest: &dyn Communicator, script: &str, sudo: bool, checks: us
     })
 }
 
+/// What a command of ours said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// Its exit code.
+    pub(crate) code: Option<i64>,
+    /// Its output.
+    pub(crate) out: String,
+}
+
+/// Runs shell commands in the guest, each for so long at most, in one round trip and by the means of checks.
+pub(crate) fn commands(
+    guest: &dyn Communicator,
+    commands: &[(&str, Duration)],
+    sudo: bool,
+) -> Result<Vec<Said>> {
+    let checks: Vec<Check> = { commands.iter() }
+        .map(|(command, limit)| Check::of_command(command, *limit))
+        .collect();
+    let references: Vec<&Check> = checks.iter().collect();
+    let script = script(&references, ScriptOptions { max_concurrent: 8 });
+    let answers = ask(guest, &script, sudo, checks.len())?;
+    Ok((0..checks.len())
+        .map(|number| Said {
+            code: answers.text(number, "exit").and_then(|code| code.parse().ok()),
+            out: answers.text(number, "out").unwrap_or_default(),
+        })
+        .collect())
+}
+
 #[cfg(test)]
 mod tests;

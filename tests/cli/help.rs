@@ -2,9 +2,9 @@
 
 use crate::program::{qimg, scratch};
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "info", "map", "check", "compare", "measure", "create", "convert", "compress", "sparsify",
-    "inspect", "ls", "cat", "cp", "stat", "resize", "disk", "seed", "build", "validate",
+    "inspect", "ls", "cat", "cp", "stat", "resize", "disk", "seed", "build", "test", "validate",
     "template", "cache",
 ];
 

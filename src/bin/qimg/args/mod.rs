@@ -25,6 +25,7 @@ mod resize;
 mod seed;
 mod single_dash;
 mod sparsify;
+mod test;
 mod write;
 
 use std::ffi::OsStr;
@@ -61,6 +62,7 @@ pub(crate) use seed::{
     SeedShowArgs,
 };
 pub(crate) use sparsify::SparsifyArgs;
+pub(crate) use test::{BootWith, TestArgs, TestDatasource, TestFormat};
 pub(crate) use write::WriteArgs;
 
 /// Everything that was typed.
@@ -105,6 +107,7 @@ Examples:
   qimg seed user-data                       a seed for cloud-init
   qimg validate debian.toml                 what is wrong with a template, native or Packer's
   qimg build debian.toml                    an image booted, provisioned, sealed and compressed
+  qimg test debian.qcow2 -s goss.yaml       whether an image is what it has to be, seen from inside
 
 Also there:
   qimg completions SHELL                    completions for bash, elvish, fish, powershell or zsh
@@ -139,6 +142,7 @@ pub(crate) enum Command {
     Disk(DiskArgs),
     Seed(Box<SeedArgs>),
     Build(Box<BuildArgs>),
+    Test(Box<TestArgs>),
     Validate(ValidateArgs),
     Template(TemplateCommandArgs),
     Cache(CacheArgs),

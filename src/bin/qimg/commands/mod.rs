@@ -24,6 +24,7 @@ mod seed;
 mod sparsify;
 mod surroundings;
 mod template;
+mod test;
 
 use std::io::{self, Write};
 
@@ -87,6 +88,7 @@ pub(crate) fn run(cli: &Cli, console: &mut Console<'_>) -> Status {
         Command::Disk(args) => disk::run(args, progress, console),
         Command::Seed(args) => seed::run(args, console),
         Command::Build(args) => build::run(args, console),
+        Command::Test(args) => test::run(args, console),
         Command::Validate(args) => template::validate(args, console),
         Command::Template(args) => template::template(args, console),
         Command::Cache(args) => cache::run(args, console),
