@@ -132,7 +132,12 @@ fn names(part: &Part, user: &str) -> bool {
 }
 
 /// A part of user-data that adds to all others, whatever they say: the user, its key, and the host key.
-pub(crate) fn cloud_config(user: &str, account: Account, key: &KeyPair, host_key: &KeyPair) -> Result<String> {
+pub(crate) fn cloud_config(
+    user: &str,
+    account: Account,
+    key: &KeyPair,
+    host_key: &KeyPair,
+) -> Result<String> {
     let mut text = String::from(
         "#cloud-config\n\
          merge_how:\n\

@@ -90,9 +90,16 @@ pub fn generate(guest: &dyn Communicator, kinds: &[Kind], sudo: bool) -> Result<
     let mut found: Vec<(Kind, String)> = Vec::new();
     for kind in kinds {
         let ids = match kind {
-            Kind::File => ["/etc/passwd", "/etc/shadow", "/etc/ssh/sshd_config", "/etc/sudoers", "/root", "/tmp"]
-                .map(str::to_owned)
-                .to_vec(),
+            Kind::File => [
+                "/etc/passwd",
+                "/etc/shadow",
+                "/etc/ssh/sshd_config",
+                "/etc/sudoers",
+                "/root",
+                "/tmp",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             Kind::Interface => lines("interfaces"),
             Kind::KernelParam => vec!["kernel.ostype".to_owned(), "net.ipv4.ip_forward".to_owned()],
             Kind::Mount => mount_points(&global("mounts")),
@@ -103,7 +110,8 @@ pub fn generate(guest: &dyn Communicator, kinds: &[Kind], sudo: bool) -> Result<
                 .filter_map(|line| {
                     let fields: Vec<&str> = line.split(':').collect();
                     let uid: u32 = fields.get(2)?.parse().ok()?;
-                    (uid == 0 || (1000..65000).contains(&uid)).then(|| fields.first().map(|name| (*name).to_owned()))?
+                    (uid == 0 || (1000..65000).contains(&uid))
+                        .then(|| fields.first().map(|name| (*name).to_owned()))?
                 })
                 .collect(),
             _ => Vec::new(),

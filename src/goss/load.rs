@@ -147,7 +147,11 @@ pub fn load_text(text: &str) -> Result<Suite> {
         // No file is read.
         files: MOST_FILES,
     };
-    reader.text(Path::new("goss.yaml"), text.as_bytes(), &mut vec![PathBuf::new()])?;
+    reader.text(
+        Path::new("goss.yaml"),
+        text.as_bytes(),
+        &mut vec![PathBuf::new()],
+    )?;
     Ok(reader.suite)
 }
 
@@ -170,8 +174,8 @@ fn dot(request: &LoadRequest) -> Result<go::Value> {
     };
     for file in &request.variables {
         let bytes = read_file(file, LARGEST)?;
-        let text = String::from_utf8(bytes)
-            .map_err(|_| Error::usage("is not UTF-8").at_path(file))?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| Error::usage("is not UTF-8").at_path(file))?;
         take(&text, file)?;
     }
     for text in &request.inline {
@@ -199,7 +203,10 @@ fn dot(request: &LoadRequest) -> Result<go::Value> {
 fn duplicate(key: &str, mark: Mark, first: Mark) -> Wrong {
     Wrong::new(
         mark,
-        format!("'{key}' is there twice, first in line {}: one of them would be lost", first.line),
+        format!(
+            "'{key}' is there twice, first in line {}: one of them would be lost",
+            first.line
+        ),
     )
     .or("put both under one key, or the second into a file of its own that `gossfile` names")
 }
@@ -246,8 +253,8 @@ impl Reader<'_> {
     }
 
     fn text(&mut self, file: &Path, bytes: &[u8], within: &mut Vec<PathBuf>) -> Result<()> {
-        let text = std::str::from_utf8(bytes)
-            .map_err(|_| Error::usage("is not UTF-8").at_path(file))?;
+        let text =
+            std::str::from_utf8(bytes).map_err(|_| Error::usage("is not UTF-8").at_path(file))?;
         let filled = self.fill_in(file, text)?;
         let filled_in = filled != text;
         let wrong = |wrong: Wrong| told(file, filled_in, &wrong);
@@ -276,8 +283,11 @@ impl Reader<'_> {
             };
             let Some(checks) = value.map().filter(|checks| !checks.is_empty()) else {
                 return Err(wrong(
-                    Wrong::new(key.mark, format!("{name} has no checks: it asserts nothing"))
-                        .or("names with their attributes belong below it"),
+                    Wrong::new(
+                        key.mark,
+                        format!("{name} has no checks: it asserts nothing"),
+                    )
+                    .or("names with their attributes belong below it"),
                 ));
             };
             for (id, attributes) in checks {
@@ -353,7 +363,10 @@ fn unknown_kind(name: &str, mark: Mark) -> Wrong {
     let wrong = Wrong::new(mark, format!("there is no type of check '{name}'"));
     match nearest(name, names.clone()) {
         Some(near) => wrong.or(format!("did you mean {near}?")),
-        None => wrong.or(format!("there are {}", names.collect::<Vec<_>>().join(", "))),
+        None => wrong.or(format!(
+            "there are {}",
+            names.collect::<Vec<_>>().join(", ")
+        )),
     }
 }
 

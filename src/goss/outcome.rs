@@ -142,7 +142,11 @@ pub fn judge(check: &Check, fact: &mut dyn FnMut(&str) -> Fact) -> Vec<Outcome> 
 fn compare(outcome: &mut Outcome, matcher: &Matcher, found: Fact) {
     match found.and_then(|actual| matcher.compare(&actual)) {
         Ok(verdict) => {
-            outcome.state = if verdict.passed { State::Passed } else { State::Failed };
+            outcome.state = if verdict.passed {
+                State::Passed
+            } else {
+                State::Failed
+            };
             outcome.verdict = Some(verdict);
         }
         Err(why) => {

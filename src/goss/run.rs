@@ -117,14 +117,23 @@ fn round(
         let options_of_script = ScriptOptions {
             max_concurrent: options.max_concurrent,
         };
-        ask(guest, &script(checks, options_of_script), options.sudo, checks.len())?
+        ask(
+            guest,
+            &script(checks, options_of_script),
+            options.sudo,
+            checks.len(),
+        )?
     } else {
         Answers::default()
     };
     let mut outcomes = Vec::new();
     for (number, check) in checks.iter().enumerate() {
-        let took = answers.text(number, "took").and_then(|took| took.parse().ok());
-        let mut of_check = judge(check, &mut |property| fact(check, number, property, &answers));
+        let took = answers
+            .text(number, "took")
+            .and_then(|took| took.parse().ok());
+        let mut of_check = judge(check, &mut |property| {
+            fact(check, number, property, &answers)
+        });
         if let Some(first) = of_check.first_mut() {
             first.took = Duration::from_secs(took.unwrap_or(0));
         }
@@ -135,7 +144,12 @@ fn round(
 }
 
 /// Runs a script in the guest and reads its answers to `checks` checks.
-pub(super) fn ask(guest: &dyn Communicator, script: &str, sudo: bool, checks: usize) -> Result<Answers> {
+pub(super) fn ask(
+    guest: &dyn Communicator,
+    script: &str,
+    sudo: bool,
+    checks: usize,
+) -> Result<Answers> {
     let mut output = Collector::default();
     let mut words = String::new();
     let exit = guest.pipe(
@@ -187,7 +201,9 @@ pub(crate) fn commands(
     let answers = ask(guest, &script, sudo, checks.len())?;
     Ok((0..checks.len())
         .map(|number| Said {
-            code: answers.text(number, "exit").and_then(|code| code.parse().ok()),
+            code: answers
+                .text(number, "exit")
+                .and_then(|code| code.parse().ok()),
             out: answers.text(number, "out").unwrap_or_default(),
         })
         .collect())

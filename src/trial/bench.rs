@@ -242,7 +242,12 @@ impl<'a> Bench<'a> {
     ///
     /// # Errors
     /// QEMU does not start; cancelled.
-    pub(super) fn start(&self, name: &str, accelerator: &Accelerator, more: &[String]) -> Result<Machine> {
+    pub(super) fn start(
+        &self,
+        name: &str,
+        accelerator: &Accelerator,
+        more: &[String],
+    ) -> Result<Machine> {
         let directory = self.directory.join(name);
         make_private_directory(&directory)?;
         let mut arguments = self.arguments(accelerator)?;
@@ -261,7 +266,11 @@ impl<'a> Bench<'a> {
             running,
             lost: Arc::default(),
             directory,
-            patience: if accelerator.is_hardware() { 1 } else { PATIENCE },
+            patience: if accelerator.is_hardware() {
+                1
+            } else {
+                PATIENCE
+            },
         })
     }
 
@@ -271,12 +280,21 @@ impl<'a> Bench<'a> {
     }
 
     /// A way into the guest as `user`: by the key, or by `password`.
-    pub(super) fn way_in(&self, machine: &Machine, user: &str, password: Option<&Password>) -> Result<Ssh> {
+    pub(super) fn way_in(
+        &self,
+        machine: &Machine,
+        user: &str,
+        password: Option<&Password>,
+    ) -> Result<Ssh> {
         let port = machine.running.forwarded_port(22)?.unwrap_or(0);
         let mut options = Options::new("127.0.0.1", port, user);
         match password {
             Some(password) => options.guest.credentials.password = Some(password.0.clone()),
-            None => options.guest.credentials.keys.push(Key::from(&self.access.key)),
+            None => options
+                .guest
+                .credentials
+                .keys
+                .push(Key::from(&self.access.key)),
         }
         options.host_keys.push(self.access.host_key.public_line());
         let (stop, lost) = (Arc::clone(&self.request.stop), Arc::clone(&machine.lost));
@@ -286,7 +304,10 @@ impl<'a> Bench<'a> {
 
     /// Removes the disks and what lets in; logs and pictures stay.
     pub(super) fn clear(self) {
-        for file in { self.additional.iter() }.map(|drive| &drive.path).chain([&self.disk]) {
+        for file in { self.additional.iter() }
+            .map(|drive| &drive.path)
+            .chain([&self.disk])
+        {
             let _ = remove_file(file);
         }
         let _ = remove_file(self.directory.join("efivars.fd"));
@@ -315,7 +336,13 @@ impl Machine {
     }
 
     /// Waits until `ssh` lets us in, for `limit` at most.
-    pub(super) fn wait(&self, ssh: &Ssh, limit: Duration, stop: &Stop, tell: &dyn Fn(&str)) -> Result<Duration> {
+    pub(super) fn wait(
+        &self,
+        ssh: &Ssh,
+        limit: Duration,
+        stop: &Stop,
+        tell: &dyn Fn(&str),
+    ) -> Result<Duration> {
         let limits = Limits {
             timeout: Some(limit),
             attempts: None,
@@ -335,7 +362,10 @@ impl Machine {
             Ok(_) => Ok(self.running.age()),
             Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
             Err(error) => {
-                tell(&format!("no SSH after {:.0} s: {seen}", started.elapsed().as_secs_f64()));
+                tell(&format!(
+                    "no SSH after {:.0} s: {seen}",
+                    started.elapsed().as_secs_f64()
+                ));
                 Err(explained(error))
             }
         }

@@ -60,14 +60,18 @@ impl Known {
         match check.kind {
             Kind::Sealed => from(&self.sealed, |known| known.fact(property)),
             Kind::Boot => from(&self.boot, |known| known.fact(property)),
-            Kind::CloudInit => from(&self.cloud_init, |known| inside::of_cloud_init(known, property)),
+            Kind::CloudInit => from(&self.cloud_init, |known| {
+                inside::of_cloud_init(known, property)
+            }),
             Kind::Grow => from(&self.grow, |(root, image, disk)| {
                 if property == "root-size" {
                     return Ok(Actual::Value((*root).into()));
                 }
                 // A filesystem counts what is left after its own tables.
                 let needed = image + (disk - image) / 4;
-                Ok(Actual::Value((disk > image && *root >= needed.min(*disk)).into()))
+                Ok(Actual::Value(
+                    (disk > image && *root >= needed.min(*disk)).into(),
+                ))
             }),
             Kind::Login => self.logins.fact(&check.subject, property),
             Kind::Reboot => from(&self.reboot, |known| known.fact(property)),
@@ -101,7 +105,8 @@ impl Wanted<'_> {
     }
 
     fn guest(&self) -> bool {
-        { self.0.iter() }.any(|check| !check.kind.is_of_image() && check.kind != Kind::Matching && !check.skip)
+        { self.0.iter() }
+            .any(|check| !check.kind.is_of_image() && check.kind != Kind::Matching && !check.skip)
     }
 
     /// Whether somebody has to log in; the console alone tells when a guest without SSH is up.
@@ -157,7 +162,14 @@ pub fn trial(request: &TrialRequest<'_>) -> Result<Report> {
     if !users.is_empty() {
         let change = !wanted.users(&["password-change"]).is_empty();
         let directory = run.path().join("passwords");
-        let result = passwords(request, &origin, directory, &users, change, &mut known.logins);
+        let result = passwords(
+            request,
+            &origin,
+            directory,
+            &users,
+            change,
+            &mut known.logins,
+        );
         if let Err(why) = kept(result)? {
             for user in &users {
                 for what in ["password", "password-change"] {
@@ -178,15 +190,36 @@ pub fn trial(request: &TrialRequest<'_>) -> Result<Report> {
         let directory = run.path().join("machine");
         let size = disk_size(request, &wanted, &origin)?;
         let bench = Bench::new(request, &origin, directory, users, None, size)?;
-        (request.tell)(&format!("{} ({})", bench.choice.accelerator, bench.choice.why));
-        let result = on_machine(&bench, &wanted, &mut known, &mut guest_outcomes, &mut evidence, &mut notes);
+        (request.tell)(&format!(
+            "{} ({})",
+            bench.choice.accelerator, bench.choice.why
+        ));
+        let result = on_machine(
+            &bench,
+            &wanted,
+            &mut known,
+            &mut guest_outcomes,
+            &mut evidence,
+            &mut notes,
+        );
         bench.clear();
         result?;
     } else {
-        guest_outcomes = goss::run(request.checks, &Nobody, &request.options.run, stop, &mut |_, _| {})?.outcomes;
+        guest_outcomes = goss::run(
+            request.checks,
+            &Nobody,
+            &request.options.run,
+            stop,
+            &mut |_, _| {},
+        )?
+        .outcomes;
     }
     // Whoever kept the machine has asked to stop: what was found is told all the same.
-    origin.verify(if request.keep.is_some() { &|| false } else { stop })?;
+    origin.verify(if request.keep.is_some() {
+        &|| false
+    } else {
+        stop
+    })?;
     let outcomes = joined(request.checks, guest_outcomes, &known);
     let failed = outcomes.iter().any(Outcome::failed);
     if !failed {
@@ -220,7 +253,11 @@ fn joined(checks: &[Check], of_guest: Vec<Outcome>, known: &Known) -> Vec<Outcom
 }
 
 /// The size of the disk: as asked for, or larger where it is to be seen whether the root grows.
-fn disk_size(request: &TrialRequest<'_>, wanted: &Wanted<'_>, origin: &Origin) -> Result<Option<u64>> {
+fn disk_size(
+    request: &TrialRequest<'_>,
+    wanted: &Wanted<'_>,
+    origin: &Origin,
+) -> Result<Option<u64>> {
     let Some(grow) = wanted.of(Kind::Grow) else {
         return Ok(request.options.disk);
     };
@@ -262,7 +299,12 @@ fn on_machine(
     let request = bench.request;
     let stop = &*request.stop;
     let mut accelerator = bench.choice.accelerator.clone();
-    let user = bench.access.users.first().map_or("root", String::as_str).to_owned();
+    let user = bench
+        .access
+        .users
+        .first()
+        .map_or("root", String::as_str)
+        .to_owned();
     let (mut machine, ssh) = loop {
         (request.tell)("starting the machine");
         let machine = bench.start("first", &accelerator, &[])?;
@@ -273,7 +315,11 @@ fn on_machine(
         (request.tell)("waiting for SSH");
         let waited = kept(machine.wait(&ssh, bench.patience(&machine), stop, request.tell))?;
         let dies_in_kvm = machine.running.death() == Some(Death::KvmInternalError);
-        if waited.is_err() && dies_in_kvm && request.options.accelerator.is_none() && accelerator == Accelerator::Kvm {
+        if waited.is_err()
+            && dies_in_kvm
+            && request.options.accelerator.is_none()
+            && accelerator == Accelerator::Kvm
+        {
             accelerator = Accelerator::Tcg;
             drop(machine);
             bench.renew_disk()?;
@@ -284,15 +330,25 @@ fn on_machine(
     };
     let result = match ssh {
         None => without_ssh(wanted, known, &mut machine, stop),
-        Some(Err(why)) if request.with_guest.is_some() => Err(Error::new(ErrorKind::Connection, why)),
+        Some(Err(why)) if request.with_guest.is_some() => {
+            Err(Error::new(ErrorKind::Connection, why))
+        }
         Some(Err(why)) => {
             *guest_outcomes = unreachable(request.checks, &why);
             unknown(known, wanted, &why);
             look_at_console(wanted, known, &machine, stop)
         }
-        Some(Ok((ssh, after))) => {
-            with_ssh(bench, wanted, known, guest_outcomes, notes, &mut machine, ssh, after, &accelerator)
-        }
+        Some(Ok((ssh, after))) => with_ssh(
+            bench,
+            wanted,
+            known,
+            guest_outcomes,
+            notes,
+            &mut machine,
+            ssh,
+            after,
+            &accelerator,
+        ),
     };
     *evidence = machine.evidence();
     result
@@ -326,7 +382,9 @@ fn unreachable(checks: &[Check], why: &str) -> Vec<Outcome> {
         .filter(|check| !check.kind.is_of_image())
         .flat_map(|check| {
             judge(check, &mut |_| match check.kind {
-                Kind::Matching => Ok(Actual::Value(check.settings.get("content").cloned().unwrap_or_default())),
+                Kind::Matching => Ok(Actual::Value(
+                    check.settings.get("content").cloned().unwrap_or_default(),
+                )),
                 _ => Err(why.to_owned()),
             })
         })
@@ -351,9 +409,14 @@ fn look_at_console(
         let text = journey::console(&log)?;
         let fits = serial.iter().all(|check| {
             let outcomes = judge(check, &mut |_| Ok(Actual::Text(text.clone())));
-            outcomes.iter().all(|outcome| outcome.state == State::Passed)
+            outcomes
+                .iter()
+                .all(|outcome| outcome.state == State::Passed)
         });
-        if fits || machine.running.age() > limit * machine.patience || machine.running.death().is_some() {
+        if fits
+            || machine.running.age() > limit * machine.patience
+            || machine.running.death().is_some()
+        {
             known.console = Some(Ok(text));
             return Ok(());
         }
@@ -364,7 +427,10 @@ fn look_at_console(
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of one trial, none of which belongs to another")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one trial, none of which belongs to another"
+)]
 fn with_ssh(
     bench: &Bench<'_>,
     wanted: &Wanted<'_>,
@@ -380,9 +446,16 @@ fn with_ssh(
     let stop = &*request.stop;
     let tell = request.tell;
     let user = bench.access.users.first().cloned().unwrap_or_default();
-    tell(&format!("logged in as {user} after {:.1} s", after.as_secs_f64()));
+    tell(&format!(
+        "logged in as {user} after {:.1} s",
+        after.as_secs_f64()
+    ));
     // Checks are made of a guest that has done what it does at its first boot.
-    let limit = wanted.of(Kind::CloudInit).map_or(bench.patience(machine), |check| check.timeout() * machine.patience);
+    let limit = wanted
+        .of(Kind::CloudInit)
+        .map_or(bench.patience(machine), |check| {
+            check.timeout() * machine.patience
+        });
     let cloud_init = kept(machine.watched(stop, || inside::cloud_init(&ssh, limit, stop)))?;
     if let Err(why) = &cloud_init {
         notes.push(why.clone());
@@ -393,14 +466,22 @@ fn with_ssh(
     }
     if wanted.any(Kind::Boot) {
         let patience = machine.patience;
-        known.boot = Some(kept(machine.watched(stop, || inside::boot(&ssh, after, patience)))?);
+        known.boot = Some(kept(
+            machine.watched(stop, || inside::boot(&ssh, after, patience)),
+        )?);
     }
     if wanted.guest() {
         tell("asking the guest");
         let ask = || {
-            goss::run(request.checks, &ssh, &request.options.run, stop, &mut |round, failures| {
-                tell(&format!("round {round}: {failures} failed"));
-            })
+            goss::run(
+                request.checks,
+                &ssh,
+                &request.options.run,
+                stop,
+                &mut |round, failures| {
+                    tell(&format!("round {round}: {failures} failed"));
+                },
+            )
         };
         *guest_outcomes = match kept(machine.watched(stop, ask))? {
             Ok(run) => {
@@ -412,7 +493,14 @@ fn with_ssh(
             Err(why) => unreachable(request.checks, &why),
         };
     } else {
-        *guest_outcomes = goss::run(request.checks, &ssh, &request.options.run, stop, &mut |_, _| {})?.outcomes;
+        *guest_outcomes = goss::run(
+            request.checks,
+            &ssh,
+            &request.options.run,
+            stop,
+            &mut |_, _| {},
+        )?
+        .outcomes;
     }
     look_at_console(wanted, known, machine, stop)?;
     if wanted.any(Kind::Grow) {
@@ -453,7 +541,11 @@ fn with_ssh(
     }
     ssh.disconnect();
     // Whoever kept the machine may have asked to stop: what was found is told all the same.
-    let after_keep: &crate::communicator::Stop = if request.keep.is_some() { &|| false } else { stop };
+    let after_keep: &crate::communicator::Stop = if request.keep.is_some() {
+        &|| false
+    } else {
+        stop
+    };
     end(wanted, known, machine, after_keep)
 }
 

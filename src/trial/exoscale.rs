@@ -12,7 +12,10 @@ use crate::seed::{Part, join_parts};
 use crate::store::{make_private_directory, remove_tree, write_file};
 
 /// Arguments by which the guest knows where it is.
-pub(super) const PRODUCT: [&str; 2] = ["-smbios", "type=1,manufacturer=Exoscale,product=Exoscale Compute Platform"];
+pub(super) const PRODUCT: [&str; 2] = [
+    "-smbios",
+    "type=1,manufacturer=Exoscale,product=Exoscale Compute Platform",
+];
 
 /// What the guest is told.
 pub(super) struct Told<'a> {
@@ -95,7 +98,10 @@ impl Service {
         }
         names.push_str("public-keys\n");
         file("meta-data", names.as_bytes())?;
-        file("meta.public-keys", format!("{}\n", told.public_key).as_bytes())?;
+        file(
+            "meta.public-keys",
+            format!("{}\n", told.public_key).as_bytes(),
+        )?;
         file("versions", b"1.0\nlatest\n")?;
         file("top", b"meta-data\nuser-data\n")?;
         file("user-data", &join_parts(told.user_data)?)?;
@@ -131,7 +137,9 @@ impl Service {
 
 fn text_of(path: &Path) -> Result<String> {
     let text = path.to_str().map(str::to_owned);
-    text.ok_or_else(|| Error::usage("has a name that is not UTF-8, which QEMU cannot be told").at_path(path))
+    text.ok_or_else(|| {
+        Error::usage("has a name that is not UTF-8, which QEMU cannot be told").at_path(path)
+    })
 }
 
 #[cfg(test)]
@@ -149,7 +157,12 @@ mod tests {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(request.as_bytes())
+            .unwrap();
         String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
     }
 
@@ -168,18 +181,43 @@ mod tests {
         };
         let service = Service::make(directory.path(), &told).unwrap();
         let script = service.directory().join("serve.sh");
-        let path = |path: &str| ask(&script, "metadata", &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let path = |path: &str| {
+            ask(
+                &script,
+                "metadata",
+                &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"),
+            )
+        };
         assert!(path("/1.0/meta-data/instance-id").ends_with("\r\n\r\ni-1"));
-        assert!(path("/1.0/meta-data/").contains("\ninstance-id\nlocal-hostname\n") || path("/1.0/meta-data/").contains("instance-id\nlocal-hostname\n"));
+        assert!(
+            path("/1.0/meta-data/").contains("\ninstance-id\nlocal-hostname\n")
+                || path("/1.0/meta-data/").contains("instance-id\nlocal-hostname\n")
+        );
         assert!(path("/1.0/meta-data/public-keys").ends_with("ssh-ed25519 AAAA me\n"));
         assert!(path("/1.0/user-data").ends_with("#cloud-config\n"));
-        for wrong in ["/1.0/meta-data/../serve.sh", "/etc/passwd", "/1.0/meta-data/x;ls", "/1.0/meta-data/none"] {
+        for wrong in [
+            "/1.0/meta-data/../serve.sh",
+            "/etc/passwd",
+            "/1.0/meta-data/x;ls",
+            "/1.0/meta-data/none",
+        ] {
             assert!(path(wrong).starts_with("HTTP/1.0 404"), "{wrong}");
         }
-        let password = |what: &str| ask(&script, "password", &format!("GET / HTTP/1.1\r\nDomU_Request: {what}\r\n\r\n"));
+        let password = |what: &str| {
+            ask(
+                &script,
+                "password",
+                &format!("GET / HTTP/1.1\r\nDomU_Request: {what}\r\n\r\n"),
+            )
+        };
         assert!(password("send_my_password").ends_with("\r\n\r\ns3cret"));
         assert!(password("saved_password").ends_with("saved_password"));
         assert!(password("send_my_password").ends_with("\r\n\r\nsaved_password"));
-        assert!(service.network().unwrap().contains("guestfwd=tcp:169.254.169.254:80-cmd:/bin/sh "));
+        assert!(
+            service
+                .network()
+                .unwrap()
+                .contains("guestfwd=tcp:169.254.169.254:80-cmd:/bin/sh ")
+        );
     }
 }

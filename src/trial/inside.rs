@@ -36,7 +36,10 @@ pub(super) fn boot(guest: &dyn Communicator, ssh_after: Duration, patience: u32)
                  systemctl list-units --failed --plain --no-legend --no-pager; }",
                 Duration::from_secs(110) * patience,
             ),
-            ("dmesg 2>/dev/null || journalctl -k -b -o cat --no-pager", short),
+            (
+                "dmesg 2>/dev/null || journalctl -k -b -o cat --no-pager",
+                short,
+            ),
         ],
         true,
     )?;
@@ -74,7 +77,11 @@ pub(super) fn seconds(time: Duration) -> Actual {
 }
 
 /// Waits for the guest's cloud-init.
-pub(super) fn cloud_init(guest: &dyn Communicator, limit: Duration, stop: &Stop) -> Result<CloudInit> {
+pub(super) fn cloud_init(
+    guest: &dyn Communicator,
+    limit: Duration,
+    stop: &Stop,
+) -> Result<CloudInit> {
     let nobody = |_: &Event| ();
     let masks = Arc::new(Masks::new(Vec::<String>::new())?);
     let reporter = Reporter::new("test", masks, &nobody);
@@ -95,7 +102,9 @@ pub(super) fn of_cloud_init(known: &CloudInit, property: &str) -> Fact {
         _ if known.state == State::Absent => Err("the guest has no cloud-init".to_owned()),
         "datasource" => {
             let found = known.datasource.clone();
-            Ok(Actual::Value(Value::from(found.ok_or("the guest does not tell its datasource")?)))
+            Ok(Actual::Value(Value::from(
+                found.ok_or("the guest does not tell its datasource")?,
+            )))
         }
         "errors" => Ok(lines(&known.errors)),
         _ => Ok(lines(&known.complaints)),
@@ -106,7 +115,10 @@ pub(super) fn of_cloud_init(known: &CloudInit, property: &str) -> Fact {
 pub(super) fn root_size(guest: &dyn Communicator) -> Result<Option<u64>> {
     let said = commands(
         guest,
-        &[("stat -f -c '%S %b' / || stat -f -c '%s %b' /", Duration::from_secs(60))],
+        &[(
+            "stat -f -c '%S %b' / || stat -f -c '%s %b' /",
+            Duration::from_secs(60),
+        )],
         true,
     )?;
     let words: Vec<u64> = { said.iter() }

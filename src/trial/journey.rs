@@ -38,8 +38,15 @@ fn pause(stop: &Stop) -> Result<()> {
 }
 
 fn boot_id(guest: &dyn Communicator) -> Result<String> {
-    let said = commands(guest, &[("cat /proc/sys/kernel/random/boot_id", SHORT)], true)?;
-    let id = said.first().map(|said| said.out.trim().to_owned()).unwrap_or_default();
+    let said = commands(
+        guest,
+        &[("cat /proc/sys/kernel/random/boot_id", SHORT)],
+        true,
+    )?;
+    let id = said
+        .first()
+        .map(|said| said.out.trim().to_owned())
+        .unwrap_or_default();
     if id.is_empty() {
         return Err(Error::new(ErrorKind::Guest, "the guest has no boot id"));
     }
@@ -67,11 +74,20 @@ impl Reboot {
 /// Reboots the guest, and waits until it answers again.
 pub(super) fn reboot(machine: &Machine, ssh: &Ssh, limit: Duration, stop: &Stop) -> Result<Reboot> {
     let before = boot_id(ssh)?;
-    let mark = format!("echo {before} >/var/tmp/qimg-test-kept || echo {before} >/root/qimg-test-kept; sync");
+    let mark = format!(
+        "echo {before} >/var/tmp/qimg-test-kept || echo {before} >/root/qimg-test-kept; sync"
+    );
     commands(ssh, &[(mark.as_str(), SHORT)], true)?;
     let started = Instant::now();
     // It goes down after the answer is out.
-    commands(ssh, &[("(sleep 1; reboot || systemctl reboot || shutdown -r now) >/dev/null 2>&1 </dev/null &", SHORT)], true)?;
+    commands(
+        ssh,
+        &[(
+            "(sleep 1; reboot || systemctl reboot || shutdown -r now) >/dev/null 2>&1 </dev/null &",
+            SHORT,
+        )],
+        true,
+    )?;
     machine.watched(stop, || {
         loop {
             pause(stop)?;
@@ -79,7 +95,10 @@ pub(super) fn reboot(machine: &Machine, ssh: &Ssh, limit: Duration, stop: &Stop)
             if left.is_zero() {
                 return Err(Error::new(
                     ErrorKind::TimedOut,
-                    format!("the guest did not come back within {} s of its reboot", limit.as_secs()),
+                    format!(
+                        "the guest did not come back within {} s of its reboot",
+                        limit.as_secs()
+                    ),
                 ));
             }
             // The old system still answers for a moment, and not every answer is whole.
@@ -94,7 +113,14 @@ pub(super) fn reboot(machine: &Machine, ssh: &Ssh, limit: Duration, stop: &Stop)
         }
     })?;
     let took = started.elapsed();
-    let said = commands(ssh, &[("cat /var/tmp/qimg-test-kept /root/qimg-test-kept 2>/dev/null; rm -f /var/tmp/qimg-test-kept /root/qimg-test-kept", SHORT)], true)?;
+    let said = commands(
+        ssh,
+        &[(
+            "cat /var/tmp/qimg-test-kept /root/qimg-test-kept 2>/dev/null; rm -f /var/tmp/qimg-test-kept /root/qimg-test-kept",
+            SHORT,
+        )],
+        true,
+    )?;
     let kept = said.first().is_some_and(|said| said.out.contains(&before));
     Ok(Reboot {
         changed: true,
@@ -134,21 +160,37 @@ pub(super) fn migrate(
     let socket = bench.directory.join("move");
     let path = socket_path(&socket)?;
     let started = Instant::now();
-    let target = bench.start("target", accelerator, &["-incoming".to_owned(), format!("unix:{path}")])?;
+    let target = bench.start(
+        "target",
+        accelerator,
+        &["-incoming".to_owned(), format!("unix:{path}")],
+    )?;
     let qmp = machine.running.qmp();
-    qmp.execute("migrate", &json!({"uri": format!("unix:{path}")}), Duration::from_secs(10))?;
+    qmp.execute(
+        "migrate",
+        &json!({"uri": format!("unix:{path}")}),
+        Duration::from_secs(10),
+    )?;
     loop {
         pause(stop)?;
         let state = qmp.execute("query-migrate", &Value::Null, Duration::from_secs(10))?;
         match state["status"].as_str() {
             Some("completed") => break,
             Some(word @ ("failed" | "cancelled")) => {
-                let why = state["error-desc"].as_str().unwrap_or("QEMU does not say why");
-                return Err(Error::new(ErrorKind::Guest, format!("the migration is {word}: {why}")));
+                let why = state["error-desc"]
+                    .as_str()
+                    .unwrap_or("QEMU does not say why");
+                return Err(Error::new(
+                    ErrorKind::Guest,
+                    format!("the migration is {word}: {why}"),
+                ));
             }
             _ if target.running.death().is_some() => {
                 let words = target.running.stderr_tail(3).join("; ");
-                return Err(Error::new(ErrorKind::Guest, format!("the other QEMU has ended: {words}")));
+                return Err(Error::new(
+                    ErrorKind::Guest,
+                    format!("the other QEMU has ended: {words}"),
+                ));
             }
             _ if started.elapsed() > limit => {
                 let text = format!("the migration did not end within {} s", limit.as_secs());
@@ -179,11 +221,15 @@ pub(super) fn migrate(
 }
 
 fn socket_path(path: &Path) -> Result<String> {
-    let text = path.to_str().filter(|text| text.len() <= LONGEST_SOCKET && !text.contains(','));
+    let text = path
+        .to_str()
+        .filter(|text| text.len() <= LONGEST_SOCKET && !text.contains(','));
     text.map(str::to_owned).ok_or_else(|| {
-        Error::unsupported(format!("the path of a socket has at most {LONGEST_SOCKET} bytes, and no comma"))
-            .at_path(path)
-            .with_remedy("set XDG_STATE_HOME to a directory with a shorter name")
+        Error::unsupported(format!(
+            "the path of a socket has at most {LONGEST_SOCKET} bytes, and no comma"
+        ))
+        .at_path(path)
+        .with_remedy("set XDG_STATE_HOME to a directory with a shorter name")
     })
 }
 

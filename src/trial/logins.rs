@@ -60,7 +60,11 @@ pub(super) fn gets_in(
         Ok(_) => Ok(Ok(true)),
         Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
         // The one attempt that it had.
-        Err(error) if error.kind() == ErrorKind::Connection && machine.running.death().is_none() => Ok(Ok(false)),
+        Err(error)
+            if error.kind() == ErrorKind::Connection && machine.running.death().is_none() =>
+        {
+            Ok(Ok(false))
+        }
         Err(error) => Ok(Err(error.to_string())),
     }
 }
@@ -75,7 +79,14 @@ pub(super) fn passwords(
     logins: &mut Logins,
 ) -> Result<()> {
     let (first, second) = (password(request), password(request));
-    let mut bench = Bench::new(request, origin, directory, users.to_vec(), Some(&first), None)?;
+    let mut bench = Bench::new(
+        request,
+        origin,
+        directory,
+        users.to_vec(),
+        Some(&first),
+        None,
+    )?;
     let result = try_passwords(&mut bench, users, change, [&first, &second], logins);
     bench.clear();
     result
@@ -105,7 +116,9 @@ fn try_passwords(
         let user = users.first().map_or("root", String::as_str);
         let ssh = bench.way_in(&machine, user, None)?;
         machine.wait(&ssh, limit, &*request.stop, request.tell)?;
-        machine.watched(&*request.stop, || super::inside::cloud_init(&ssh, limit, &*request.stop))?;
+        machine.watched(&*request.stop, || {
+            super::inside::cloud_init(&ssh, limit, &*request.stop)
+        })?;
         let each = Duration::from_secs(60) * machine.patience;
         for user in users {
             let new = gets_in(bench, &machine, user, Some(password), each)?;
@@ -117,8 +130,11 @@ fn try_passwords(
                 logins.note(user, "password", new);
             }
         }
-        let limit = Duration::from_secs(120) * machine.patience;
-        shut_down(&mut machine, limit, &*request.stop)?;
+        // What it has written counts only if it is started once more.
+        if change && !is_change {
+            let limit = Duration::from_secs(60) * machine.patience;
+            shut_down(&mut machine, limit, &*request.stop)?;
+        }
     }
     Ok(())
 }

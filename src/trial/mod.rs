@@ -18,7 +18,6 @@
 mod bench;
 mod course;
 mod exoscale;
-mod up;
 mod inside;
 mod journey;
 mod logins;
@@ -26,7 +25,8 @@ pub mod origin;
 pub mod request;
 mod sealed;
 mod seed;
+mod up;
 
 pub use course::trial;
-pub use up::{Up, up};
 pub use request::{Datasource, Evidence, GuestWork, Kept, Options, Report, TrialRequest};
+pub use up::{Up, up};

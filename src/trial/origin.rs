@@ -25,7 +25,12 @@ impl Origin {
     ///
     /// # Errors
     /// It is no image, or names another file: QEMU would open that.
-    pub fn open(path: &Path, format: Option<Format>, directory: &Path, stop: &Stop) -> Result<Self> {
+    pub fn open(
+        path: &Path,
+        format: Option<Format>,
+        directory: &Path,
+        stop: &Stop,
+    ) -> Result<Self> {
         let path: PathBuf = directory.join(path);
         let options = OpenOptions {
             format,
@@ -83,5 +88,9 @@ fn sha256(path: &Path, stop: &Stop) -> Result<String> {
             Some(bytes) => digester.update(bytes),
         }
     }
-    Ok(digester.finish().first().map(Digest::hex).unwrap_or_default())
+    Ok(digester
+        .finish()
+        .first()
+        .map(Digest::hex)
+        .unwrap_or_default())
 }

@@ -135,6 +135,9 @@ impl Report {
     /// How many failed.
     #[must_use]
     pub fn failures(&self) -> usize {
-        self.outcomes.iter().filter(|outcome| outcome.failed()).count()
+        self.outcomes
+            .iter()
+            .filter(|outcome| outcome.failed())
+            .count()
     }
 }

@@ -54,7 +54,8 @@ pub(super) fn look(origin: &Origin) -> Result<Sealed> {
     };
     let image = Image::open(&origin.disk.path, &options)?;
     let chain = image.chain(Depth::Chain, None)?;
-    let browser = Browser::open(&Volume::whole(&chain), None).map_err(|error| error.at_path(&origin.disk.path))?;
+    let browser = Browser::open(&Volume::whole(&chain), None)
+        .map_err(|error| error.at_path(&origin.disk.path))?;
     let place = Place { browser: &browser };
     let mut sealed = Sealed::default();
 
@@ -69,11 +70,17 @@ pub(super) fn look(origin: &Origin) -> Result<Sealed> {
     homes.dedup();
     for home in homes {
         for name in ["authorized_keys", "authorized_keys2"] {
-            place.keys(&format!("{}/.ssh/{name}", home.trim_end_matches('/')), &mut sealed.authorized_keys)?;
+            place.keys(
+                &format!("{}/.ssh/{name}", home.trim_end_matches('/')),
+                &mut sealed.authorized_keys,
+            )?;
         }
     }
     for name in place.names("/etc/ssh/authorized_keys.d")? {
-        place.keys(&format!("/etc/ssh/authorized_keys.d/{name}"), &mut sealed.authorized_keys)?;
+        place.keys(
+            &format!("/etc/ssh/authorized_keys.d/{name}"),
+            &mut sealed.authorized_keys,
+        )?;
     }
     for directory in ["/etc/ssh", "/etc/dropbear"] {
         for name in place.names(directory)? {
@@ -89,18 +96,30 @@ pub(super) fn look(origin: &Origin) -> Result<Sealed> {
         if let Some(text) = place.text(path)?
             && !matches!(text.trim(), "" | "uninitialized")
         {
-            sealed.machine_id.push(format!("{path}: {}", text.trim().chars().take(64).collect::<String>()));
+            sealed.machine_id.push(format!(
+                "{path}: {}",
+                text.trim().chars().take(64).collect::<String>()
+            ));
         }
     }
     for name in place.names("/var/lib/cloud/instances")? {
-        sealed.cloud_init.push(format!("/var/lib/cloud/instances/{name}"));
+        sealed
+            .cloud_init
+            .push(format!("/var/lib/cloud/instances/{name}"));
     }
     for path in ["/var/lib/cloud/instance", "/var/lib/cloud/data/instance-id"] {
         if place.is_there(path)? {
             sealed.cloud_init.push(path.to_owned());
         }
     }
-    for path in ["/var/lib/systemd/random-seed", "/var/lib/urandom/random-seed", "/var/lib/random-seed", "/var/lib/seedrng/seed.credit", "/boot/efi/loader/random-seed", "/efi/loader/random-seed"] {
+    for path in [
+        "/var/lib/systemd/random-seed",
+        "/var/lib/urandom/random-seed",
+        "/var/lib/random-seed",
+        "/var/lib/seedrng/seed.credit",
+        "/boot/efi/loader/random-seed",
+        "/efi/loader/random-seed",
+    ] {
         if place.is_there(path)? {
             sealed.random_seed.push(path.to_owned());
         }
@@ -158,7 +177,10 @@ impl Place<'_, '_> {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let words: Vec<&str> = line.split_whitespace().filter(|word| word.len() < 60).collect();
+            let words: Vec<&str> = line
+                .split_whitespace()
+                .filter(|word| word.len() < 60)
+                .collect();
             let shown: String = words.join(" ").chars().take(200).collect();
             into.push(format!("{path}: {shown}"));
         }

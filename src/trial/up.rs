@@ -30,7 +30,9 @@ pub struct Up<'a> {
 
 impl std::fmt::Debug for Up<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Up").field("ssh", &self.ssh).finish_non_exhaustive()
+        f.debug_struct("Up")
+            .field("ssh", &self.ssh)
+            .finish_non_exhaustive()
     }
 }
 

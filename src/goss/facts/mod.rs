@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::load::Check;
 use super::matcher::Actual;
-use super::probe::answer::Answers;
 use super::probe::MOST_CONTENTS;
+use super::probe::answer::Answers;
 use super::shape::Kind;
 
 /// What is known of a property; an error says why nothing is.
@@ -90,7 +90,9 @@ impl Known<'_> {
             .bytes(self.number, name)
             .ok_or("the guest said nothing of it")?;
         if bytes.len() > MOST_CONTENTS {
-            return Err(format!("there are more than the {MOST_CONTENTS} bytes that are looked at"));
+            return Err(format!(
+                "there are more than the {MOST_CONTENTS} bytes that are looked at"
+            ));
         }
         Ok(Actual::Text(String::from_utf8_lossy(bytes).into_owned()))
     }
@@ -105,10 +107,16 @@ impl Known<'_> {
             .needs("exit")?
             .parse()
             .map_err(|_| "the guest told no exit code".to_owned())?;
-        let took: u64 = self.said("took").and_then(|took| took.parse().ok()).unwrap_or(0);
+        let took: u64 = self
+            .said("took")
+            .and_then(|took| took.parse().ok())
+            .unwrap_or(0);
         let limit = self.check.timeout();
         if [137, 143].contains(&exit) && took.saturating_add(1) >= limit.as_secs() {
-            return Err(format!("the command took longer than {} ms", limit.as_millis()));
+            return Err(format!(
+                "the command took longer than {} ms",
+                limit.as_millis()
+            ));
         }
         match property {
             "exit-status" => Ok(Actual::Value(Value::from(exit))),

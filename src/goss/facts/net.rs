@@ -118,9 +118,14 @@ mod tests {
 
     #[test]
     fn a_socket_on_any_address_of_ipv6_counts_for_ipv4() {
-        let four = format!("{HEAD}   0: 0100007F:0CEA 00000000:0000 0A 0\n   1: 0100007F:0016 0200007F:9999 01 0\n");
-        let six = format!("{HEAD}   0: 00000000000000000000000000000000:0016 00000000000000000000000000000000:0000 0A 0\n");
-        let at = |text: &str, only_six| addresses(Port::parse(text).unwrap(), &four, &six, only_six);
+        let four = format!(
+            "{HEAD}   0: 0100007F:0CEA 00000000:0000 0A 0\n   1: 0100007F:0016 0200007F:9999 01 0\n"
+        );
+        let six = format!(
+            "{HEAD}   0: 00000000000000000000000000000000:0016 00000000000000000000000000000000:0000 0A 0\n"
+        );
+        let at =
+            |text: &str, only_six| addresses(Port::parse(text).unwrap(), &four, &six, only_six);
         assert_eq!(at("tcp:3306", false), ["127.0.0.1"]);
         assert_eq!(at("tcp6:3306", false), [""; 0]);
         assert_eq!(at("tcp:22", false), ["0.0.0.0", "::"]);

@@ -34,7 +34,9 @@ impl Known<'_> {
             "mtu" => {
                 let said = self.needs("mtu")?;
                 let mtu = said.trim().parse::<i64>();
-                Ok(Actual::Value(Value::from(mtu.map_err(|_| "its MTU is no number")?)))
+                Ok(Actual::Value(Value::from(
+                    mtu.map_err(|_| "its MTU is no number")?,
+                )))
             }
             _ => match (self.said("ip"), self.said("ifconfig")) {
                 (Some(said), _) => Ok(list(of_ip(&said))),
@@ -46,7 +48,10 @@ impl Known<'_> {
 
     pub(super) fn address(&self) -> Fact {
         if self.said("refused").is_some() {
-            return Err("the guest has nothing that connects: none of bash, nc, python3 and curl".to_owned());
+            return Err(
+                "the guest has nothing that connects: none of bash, nc, python3 and curl"
+                    .to_owned(),
+            );
         }
         Ok(is(self.flag("reachable")?))
     }
@@ -57,7 +62,11 @@ impl Known<'_> {
         }
         if let Some(why) = self.said("failed") {
             let why = why.trim();
-            return Err(if why.is_empty() { "no answer".to_owned() } else { why.to_owned() });
+            return Err(if why.is_empty() {
+                "no answer".to_owned()
+            } else {
+                why.to_owned()
+            });
         }
         let (status, headers) = match self.said("wget") {
             Some(said) => {
@@ -94,7 +103,10 @@ impl Known<'_> {
 
     pub(super) fn name(&self, property: &str) -> Fact {
         if self.said("refused").is_some() {
-            return Err("the guest has nothing that resolves names: none of getent, nslookup, dig and host".to_owned());
+            return Err(
+                "the guest has nothing that resolves names: none of getent, nslookup, dig and host"
+                    .to_owned(),
+            );
         }
         let (kind, name) = record(&self.check.subject);
         let mut found = if let Some(said) = self.said("getent") {
@@ -107,7 +119,9 @@ impl Known<'_> {
                 .filter(|line| kind.is_some() || line.parse::<IpAddr>().is_ok())
                 .collect()
         } else if let Some(said) = self.said("host") {
-            said.lines().filter_map(|line| of_host(line, kind)).collect()
+            said.lines()
+                .filter_map(|line| of_host(line, kind))
+                .collect()
         } else if let Some(said) = self.said("nslookup") {
             let mut found = of_nslookup(&said, kind, name);
             let local = self.said("hosts").unwrap_or_default();
@@ -148,10 +162,14 @@ fn of_ip(said: &str) -> Vec<String> {
     { said.lines() }
         .filter_map(|line| {
             let mut words = line.split_whitespace();
-            words.next().filter(|word| *word == "inet" || *word == "inet6")?;
+            words
+                .next()
+                .filter(|word| *word == "inet" || *word == "inet6")?;
             let address = words.next()?;
             // A tunnel tells its own end only.
-            if address.contains('/') { return Some(address.to_owned()) }
+            if address.contains('/') {
+                return Some(address.to_owned());
+            }
             let bits = if address.contains(':') { 128 } else { 32 };
             Some(format!("{address}/{bits}"))
         })
@@ -213,15 +231,26 @@ fn of_nslookup(said: &str, kind: Option<&str>, name: &str) -> Vec<String> {
     let mut is_answer = false;
     for line in said.lines() {
         let line = line.trim();
-        if line.starts_with("Name:") || line.starts_with("Non-authoritative") || line.starts_with(name) {
+        if line.starts_with("Name:")
+            || line.starts_with("Non-authoritative")
+            || line.starts_with(name)
+        {
             is_answer = true;
         }
-        let after = |part: &str| line.split_once(part).map(|(_, rest)| rest.trim().to_owned());
+        let after = |part: &str| {
+            line.split_once(part)
+                .map(|(_, rest)| rest.trim().to_owned())
+        };
         let value = match kind {
             None | Some("A" | "AAAA") => line
                 .strip_prefix("Address")
                 .and_then(|rest| rest.split_once(':'))
-                .map(|(_, rest)| rest.split_whitespace().next().unwrap_or_default().to_owned()),
+                .map(|(_, rest)| {
+                    rest.split_whitespace()
+                        .next()
+                        .unwrap_or_default()
+                        .to_owned()
+                }),
             Some("CNAME") => after("canonical name = "),
             Some("MX") => after("mail exchanger = "),
             Some("NS") => after("nameserver = "),

@@ -72,7 +72,10 @@ impl Known<'_> {
 
     pub(super) fn package(&self, property: &str) -> Fact {
         if self.said("manager").as_deref() == Some("none") {
-            return Err("the guest has no package manager that is known: dpkg, rpm, apk or pacman".to_owned());
+            return Err(
+                "the guest has no package manager that is known: dpkg, rpm, apk or pacman"
+                    .to_owned(),
+            );
         }
         let said = self.said("versions").unwrap_or_default();
         // `install ok installed 1.2`, `hold ok installed 1.2`, or `installed 1.2`.
@@ -136,7 +139,8 @@ impl Known<'_> {
                     .map(|line| line.split(':').collect::<Vec<&str>>())
                     .filter(|of| {
                         let members = of.get(3).copied().unwrap_or_default();
-                        of.get(2) == Some(&field(3)) || members.split(',').any(|member| member == name)
+                        of.get(2) == Some(&field(3))
+                            || members.split(',').any(|member| member == name)
                     })
                     .filter_map(|of| of.first().map(|name| (*name).to_owned()))
                     .collect();
@@ -157,7 +161,9 @@ impl Known<'_> {
         }
         let fields = found.ok_or("there is no such group in /etc/group")?;
         let gid = fields.get(2).and_then(|gid| gid.parse::<i64>().ok());
-        Ok(Actual::Value(Value::from(gid.ok_or("its gid is no number")?)))
+        Ok(Actual::Value(Value::from(
+            gid.ok_or("its gid is no number")?,
+        )))
     }
 
     pub(super) fn mount(&self, property: &str) -> Fact {
@@ -167,7 +173,11 @@ impl Known<'_> {
             path => path,
         };
         // What was mounted last lies on top.
-        let found = said.lines().rev().filter_map(Mount::parse).find(|mount| mount.point == wanted);
+        let found = said
+            .lines()
+            .rev()
+            .filter_map(Mount::parse)
+            .find(|mount| mount.point == wanted);
         if property == "exists" {
             return Ok(is(found.is_some()));
         }
@@ -184,7 +194,10 @@ impl Known<'_> {
 
     fn usage(&self) -> Fact {
         if let Some(said) = self.said("usage") {
-            let numbers: Vec<f64> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            let numbers: Vec<f64> = said
+                .split_whitespace()
+                .filter_map(|word| word.parse().ok())
+                .collect();
             let [blocks, free] = numbers.as_slice() else {
                 return Err("the guest does not tell how much is used".to_owned());
             };
@@ -195,11 +208,15 @@ impl Known<'_> {
             #[expect(clippy::cast_possible_truncation, reason = "it is between 0 and 100")]
             return Ok(Actual::Value(Value::from(used.round() as i64)));
         }
-        let said = self.needs("df").map_err(|_| "the guest does not tell how much is used")?;
+        let said = self
+            .needs("df")
+            .map_err(|_| "the guest does not tell how much is used")?;
         let used = said
             .split_whitespace()
             .find_map(|word| word.strip_suffix('%')?.parse::<i64>().ok());
-        Ok(Actual::Value(Value::from(used.ok_or("the guest does not tell how much is used")?)))
+        Ok(Actual::Value(Value::from(
+            used.ok_or("the guest does not tell how much is used")?,
+        )))
     }
 
     pub(super) fn parameter(&self) -> Fact {
@@ -256,7 +273,10 @@ impl Status {
         let mut bits = 0;
         for (place, letter) in letters.iter().skip(1).take(9).enumerate() {
             let bit = 0o400 >> place;
-            let special = [0o4000, 0o2000, 0o1000].get(place / 3).copied().unwrap_or(0);
+            let special = [0o4000, 0o2000, 0o1000]
+                .get(place / 3)
+                .copied()
+                .unwrap_or(0);
             bits |= match letter {
                 'r' | 'w' | 'x' => bit,
                 's' | 't' => bit | special,

@@ -77,7 +77,11 @@ fn one(name: &str, given: &Given<'_>) -> Result<Option<Value>, String> {
         "split" => {
             let parts = parts(given.text(0), given.text(1));
             let numbered = parts.into_iter().enumerate();
-            Value::map(numbered.map(|(at, part)| (format!("_{at}"), Value::text(part))).collect())?
+            Value::map(
+                numbered
+                    .map(|(at, part)| (format!("_{at}"), Value::text(part)))
+                    .collect(),
+            )?
         }
         "get" => {
             let map = entries(first)?;
@@ -93,7 +97,12 @@ fn one(name: &str, given: &Given<'_>) -> Result<Option<Value>, String> {
         }
         "values" => Value::list(entries(first)?.into_values().collect())?,
         "pick" | "omit" => {
-            let names: Vec<&str> = given.all().iter().skip(1).filter_map(Value::as_text).collect();
+            let names: Vec<&str> = given
+                .all()
+                .iter()
+                .skip(1)
+                .filter_map(Value::as_text)
+                .collect();
             let mut map = entries(first)?;
             map.retain(|key, _| names.contains(&key.as_str()) == (name == "pick"));
             Value::map(map)?
@@ -165,7 +174,9 @@ fn one(name: &str, given: &Given<'_>) -> Result<Option<Value>, String> {
             let text: Vec<String> = match all.as_slice() {
                 [end] => items(&counted(1, end.saturating_add(1), 1)?)?,
                 [start, end] => items(&counted(*start, end.saturating_add(1), 1)?)?,
-                [start, step, end] => items(&counted(*start, end.saturating_add(step.signum()), *step)?)?,
+                [start, step, end] => {
+                    items(&counted(*start, end.saturating_add(step.signum()), *step)?)?
+                }
                 _ => return Err("takes one to three numbers".to_owned()),
             }
             .iter()

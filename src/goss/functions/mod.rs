@@ -162,7 +162,10 @@ impl GossFunctions<'_> {
         }
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Value::text(text.trim())),
-            Err(_) => Err(refused(format!("readFile {}: it is no text", path.display()))),
+            Err(_) => Err(refused(format!(
+                "readFile {}: it is no text",
+                path.display()
+            ))),
         }
     }
 }

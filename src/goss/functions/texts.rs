@@ -43,9 +43,8 @@ pub(super) fn call(name: &str, given: &Given<'_>) -> Option<Result<Value, String
             text(&words.join(" "))
         }
         "indent" => indent(given.number(0), b),
-        "nindent" => indent(given.number(0), b).and_then(|value| {
-            text(&format!("\n{}", value.as_text().unwrap_or_default()))
-        }),
+        "nindent" => indent(given.number(0), b)
+            .and_then(|value| text(&format!("\n{}", value.as_text().unwrap_or_default()))),
         "nospace" => text(&a.replace(char::is_whitespace, "")),
         "trunc" => text(&truncated(given.number(0), b)),
         "substr" => text(&part(given.number(0), given.number(1), c)),
@@ -126,7 +125,10 @@ fn kind(value: &Value) -> &'static str {
 fn whole(value: &Value) -> i64 {
     match value {
         Value::Int(number) => *number,
-        #[expect(clippy::cast_possible_truncation, reason = "Go cuts a fraction off as well")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "Go cuts a fraction off as well"
+        )]
         Value::Float(number) => *number as i64,
         Value::Bool(value) => i64::from(*value),
         Value::Text(text) => text.trim().parse().unwrap_or(0),
@@ -143,7 +145,11 @@ fn fraction(value: &Value) -> f64 {
     }
 }
 
-fn numbers(given: &Given<'_>, start: i64, with: fn(i64, i64) -> Option<i64>) -> Result<Value, String> {
+fn numbers(
+    given: &Given<'_>,
+    start: i64,
+    with: fn(i64, i64) -> Option<i64>,
+) -> Result<Value, String> {
     let mut sum = start;
     for value in given.all() {
         sum = with(sum, whole(value)).ok_or("the number is too large")?;
@@ -193,7 +199,10 @@ fn indent(count: i64, text: &str) -> Result<Value, String> {
     let lines = text.split('\n').count();
     limit(lines.saturating_mul(count).saturating_add(text.len()))?;
     let space = " ".repeat(count);
-    let lines: Vec<String> = text.split('\n').map(|line| format!("{space}{line}")).collect();
+    let lines: Vec<String> = text
+        .split('\n')
+        .map(|line| format!("{space}{line}"))
+        .collect();
     Ok(Value::text(&lines.join("\n")))
 }
 
@@ -210,10 +219,7 @@ fn truncated(count: i64, text: &str) -> String {
 fn part(start: i64, end: i64, text: &str) -> String {
     let start = usize::try_from(start).unwrap_or(0);
     let end = usize::try_from(end).unwrap_or(usize::MAX);
-    text.chars()
-        .take(end)
-        .skip(start)
-        .collect()
+    text.chars().take(end).skip(start).collect()
 }
 
 fn expression(text: &str) -> Result<regex::Regex, String> {
@@ -227,10 +233,15 @@ fn groups(expression: &regex::Regex, text: &str) -> Result<Value, String> {
         return Value::map(std::collections::BTreeMap::new());
     };
     let named: Vec<&str> = expression.capture_names().flatten().collect();
-    let value = |found: Option<regex::Match<'_>>| Value::text(found.map_or("", |found| found.as_str()));
+    let value =
+        |found: Option<regex::Match<'_>>| Value::text(found.map_or("", |found| found.as_str()));
     if named.is_empty() {
         let groups = found.iter().enumerate();
-        return Value::map(groups.map(|(number, group)| (number.to_string(), value(group))).collect());
+        return Value::map(
+            groups
+                .map(|(number, group)| (number.to_string(), value(group)))
+                .collect(),
+        );
     }
     Value::map(
         named

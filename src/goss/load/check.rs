@@ -60,7 +60,13 @@ pub(super) fn read(kind: Kind, key: &Node, node: &Node, file: &Arc<Path>) -> Res
     Ok(check)
 }
 
-fn attribute(shape: &Shape, check: &mut Check, name: &str, mark: Mark, value: &Node) -> Result<(), Wrong> {
+fn attribute(
+    shape: &Shape,
+    check: &mut Check,
+    name: &str,
+    mark: Mark,
+    value: &Node,
+) -> Result<(), Wrong> {
     let text = || match plain(value)? {
         Value::String(text) => Ok(text),
         Value::Number(number) => Ok(number.to_string()),
@@ -95,8 +101,11 @@ fn attribute(shape: &Shape, check: &mut Check, name: &str, mark: Mark, value: &N
     if let Some(known) = shape.properties.iter().find(|known| **known == name) {
         let matcher = Matcher::parse(value)?;
         if *known == "mode" && matcher.written().is_number() {
-            return Err(Wrong::new(value.mark, "a mode is text: YAML reads 0644 as another number")
-                .or("quote it: mode: \"0644\""));
+            return Err(Wrong::new(
+                value.mark,
+                "a mode is text: YAML reads 0644 as another number",
+            )
+            .or("quote it: mode: \"0644\""));
         }
         check.properties.push((known, matcher));
         return Ok(());
@@ -111,7 +120,12 @@ fn attribute(shape: &Shape, check: &mut Check, name: &str, mark: Mark, value: &N
         Setting::Number => {
             let number = plain(value)?.as_u64();
             let number = number.filter(|number| (1..=LONGEST).contains(number));
-            let wrong = || Wrong::new(value.mark, format!("{name} is a number of milliseconds, 1 to {LONGEST}"));
+            let wrong = || {
+                Wrong::new(
+                    value.mark,
+                    format!("{name} is a number of milliseconds, 1 to {LONGEST}"),
+                )
+            };
             Value::from(number.ok_or_else(wrong)?)
         }
         Setting::Lines => {
@@ -149,13 +163,16 @@ fn sound(check: &Check, mark: Mark) -> Result<(), Wrong> {
     let wrong = |message: String| Wrong::new(mark, message);
     let subject = &check.subject;
     if subject.contains('\0') || subject.is_empty() {
-        return Err(wrong("the name is empty, or has a zero byte in it".to_owned()));
+        return Err(wrong(
+            "the name is empty, or has a zero byte in it".to_owned(),
+        ));
     }
     match check.kind {
         Kind::Port => {
-            crate::goss::facts::net::Port::parse(subject)
-                .ok_or_else(|| wrong(format!("'{subject}' is no port"))
-                    .or("write tcp:22, tcp4:22, tcp6:22, udp:53, udp4:53 or udp6:53"))?;
+            crate::goss::facts::net::Port::parse(subject).ok_or_else(|| {
+                wrong(format!("'{subject}' is no port"))
+                    .or("write tcp:22, tcp4:22, tcp6:22, udp:53, udp4:53 or udp6:53")
+            })?;
         }
         Kind::Addr => {
             crate::goss::probe::address(subject).ok_or_else(|| {
@@ -191,14 +208,22 @@ pub(super) fn include(key: &Node, node: &Node) -> Result<(String, bool), Wrong> 
     let entries = match (node.map(), plain(node)?) {
         (Some(entries), _) => entries,
         (None, Value::Null) => &[],
-        _ => return Err(Wrong::new(node.mark, "file and skip belong here, or nothing")),
+        _ => {
+            return Err(Wrong::new(
+                node.mark,
+                "file and skip belong here, or nothing",
+            ));
+        }
     };
     for (attribute, value) in entries {
         match (attribute.key_text().as_str(), plain(value)?) {
             ("file", Value::String(file)) => name = file,
             ("skip", Value::Bool(value)) => skip = value,
             ("file" | "skip", _) => {
-                return Err(Wrong::new(value.mark, "file is text, skip is true or false"));
+                return Err(Wrong::new(
+                    value.mark,
+                    "file is text, skip is true or false",
+                ));
             }
             ("title" | "meta", _) => {}
             (other, _) => {

@@ -130,7 +130,11 @@ user:
 fn the_documented_attributes_are_read() {
     let suite = load_text(DOCUMENTED).unwrap();
     assert_eq!(suite.checks.len(), 17);
-    let file = suite.checks.iter().find(|check| check.id == "/etc/passwd").unwrap();
+    let file = suite
+        .checks
+        .iter()
+        .find(|check| check.id == "/etc/passwd")
+        .unwrap();
     assert_eq!(file.properties.len(), 10);
     assert_eq!(file.line, 28);
     let user = suite.checks.last().unwrap();
@@ -142,32 +146,91 @@ fn the_documented_attributes_are_read() {
 fn json_is_read_as_well() {
     let text = r#"{"file": {"/etc/passwd": {"exists": true, "contents": ["root", "/^r.*\\/sh$/"]}}, "port": {"tcp:22": {"listening": true}}}"#;
     let suite = load_text(text).unwrap();
-    assert_eq!(names(&suite), [(Kind::File, "/etc/passwd"), (Kind::Port, "tcp:22")]);
+    assert_eq!(
+        names(&suite),
+        [(Kind::File, "/etc/passwd"), (Kind::Port, "tcp:22")]
+    );
 }
 
 #[test]
 fn every_mistake_is_told_with_its_place() {
     for (text, words, remedy) in [
-        ("file:\n  /a: {exists: true}\nfile:\n  /b: {exists: true}\n", "line 3, column 1: 'file' is there twice, first in line 1", "under one key"),
-        ("file:\n  /a: {exists: true}\n  /a: {mode: '0644'}\n", "line 3, column 3: '/a' is there twice", "under one key"),
-        ("file:\n  /a: {exists: true, exists: false}\n", "'exists' is there twice", ""),
-        ("flie:\n  /a: {exists: true}\n", "line 1, column 1: there is no type of check 'flie'", "did you mean file?"),
-        ("file:\n  /a: {exist: true}\n", "line 2, column 8: file has no attribute 'exist'", "did you mean exists?"),
-        ("file:\n  /a: {contains: [x]}\n", "file has no attribute 'contains'", "contents"),
-        ("file:\n  /a: {}\n", "line 2, column 3: file '/a' asserts nothing", "exists, mode"),
+        (
+            "file:\n  /a: {exists: true}\nfile:\n  /b: {exists: true}\n",
+            "line 3, column 1: 'file' is there twice, first in line 1",
+            "under one key",
+        ),
+        (
+            "file:\n  /a: {exists: true}\n  /a: {mode: '0644'}\n",
+            "line 3, column 3: '/a' is there twice",
+            "under one key",
+        ),
+        (
+            "file:\n  /a: {exists: true, exists: false}\n",
+            "'exists' is there twice",
+            "",
+        ),
+        (
+            "flie:\n  /a: {exists: true}\n",
+            "line 1, column 1: there is no type of check 'flie'",
+            "did you mean file?",
+        ),
+        (
+            "file:\n  /a: {exist: true}\n",
+            "line 2, column 8: file has no attribute 'exist'",
+            "did you mean exists?",
+        ),
+        (
+            "file:\n  /a: {contains: [x]}\n",
+            "file has no attribute 'contains'",
+            "contents",
+        ),
+        (
+            "file:\n  /a: {}\n",
+            "line 2, column 3: file '/a' asserts nothing",
+            "exists, mode",
+        ),
         ("file:\n  /a:\n", "file '/a' asserts nothing", ""),
         ("file:\n", "file has no checks: it asserts nothing", ""),
         ("", "it asserts nothing", ""),
-        ("command:\n  ls: {exit-status: 0, stderr: []}\n", "line 2, column 32: an empty list asserts nothing", "write \"\""),
-        ("command:\n  ls: {timeout: 10}\n", "command 'ls' asserts nothing", "exit-status"),
+        (
+            "command:\n  ls: {exit-status: 0, stderr: []}\n",
+            "line 2, column 32: an empty list asserts nothing",
+            "write \"\"",
+        ),
+        (
+            "command:\n  ls: {timeout: 10}\n",
+            "command 'ls' asserts nothing",
+            "exit-status",
+        ),
         ("file:\n  /a: {mode: 0644}\n", "a mode is text", "\"0644\""),
-        ("port:\n  ssh: {listening: true}\n", "'ssh' is no port", "tcp:22"),
-        ("addr:\n  udp://a:1: {reachable: true}\n", "is no address", "UDP"),
-        ("dns:\n  MX:a.example: {resolvable: true}\n", "needs a server", "server"),
+        (
+            "port:\n  ssh: {listening: true}\n",
+            "'ssh' is no port",
+            "tcp:22",
+        ),
+        (
+            "addr:\n  udp://a:1: {reachable: true}\n",
+            "is no address",
+            "UDP",
+        ),
+        (
+            "dns:\n  MX:a.example: {resolvable: true}\n",
+            "needs a server",
+            "server",
+        ),
         ("http:\n  ftp://a: {status: 200}\n", "is no URL of HTTP", ""),
         ("matching:\n  a: {matches: 1}\n", "there is no content", ""),
-        ("command:\n  ls: {exit-status: 0, timeout: 0}\n", "a number of milliseconds", ""),
-        ("file:\n  /a: {exists: {nto: true}}\n", "there is no matcher 'nto'", "did you mean not?"),
+        (
+            "command:\n  ls: {exit-status: 0, timeout: 0}\n",
+            "a number of milliseconds",
+            "",
+        ),
+        (
+            "file:\n  /a: {exists: {nto: true}}\n",
+            "there is no matcher 'nto'",
+            "did you mean not?",
+        ),
         ("file: [1\n", "line", ""),
         ("{{ if }}", "line 1, column", ""),
         ("a: {{ .Vars.nothing }}", "there is no .nothing here", ""),
@@ -253,7 +316,16 @@ matching:
     assert_eq!(
         found,
         [
-            "kernel", "libselinux", "user1", "user2", "/etc/passwd", "/etc/group", "sprig", "count", "token", "groups"
+            "kernel",
+            "libselinux",
+            "user1",
+            "user2",
+            "/etc/passwd",
+            "/etc/group",
+            "sprig",
+            "count",
+            "token",
+            "groups"
         ]
     );
     let nobody = |_: usize, _: usize| {};
@@ -263,9 +335,21 @@ matching:
         .into_iter()
         .filter(|check| check.kind == Kind::Matching)
         .collect();
-    let run = crate::goss::run(&only, &guest, &crate::goss::RunOptions::default(), &|| false, &mut { nobody }).unwrap();
+    let run = crate::goss::run(
+        &only,
+        &guest,
+        &crate::goss::RunOptions::default(),
+        &|| false,
+        &mut { nobody },
+    )
+    .unwrap();
     for outcome in &run.outcomes {
-        assert_eq!(outcome.state, crate::goss::State::Passed, "{}", outcome.summary());
+        assert_eq!(
+            outcome.state,
+            crate::goss::State::Passed,
+            "{}",
+            outcome.summary()
+        );
     }
     assert!(guest.calls().is_empty());
 }
@@ -283,7 +367,10 @@ fn includes_are_found_from_the_file_that_names_them_and_never_go_round() {
         "goss.yaml",
         "gossfile:\n  app: {file: more/app.yaml}\n  more/b*.yaml: {}\n  left.yaml: {skip: true}\nfile:\n  /top: {exists: true}\n",
     );
-    write("more/app.yaml", "gossfile:\n  deep.yaml: {}\nfile:\n  /app: {exists: true}\n");
+    write(
+        "more/app.yaml",
+        "gossfile:\n  deep.yaml: {}\nfile:\n  /app: {exists: true}\n",
+    );
     write("more/deep.yaml", "file:\n  /deep: {exists: true}\n");
     write("more/b2.yaml", "file:\n  /b2: {exists: true}\n");
     write("more/b1.yaml", "file:\n  /b1: {exists: true}\n");

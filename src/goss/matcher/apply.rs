@@ -54,7 +54,12 @@ impl Matcher {
             }
             Rule::Number(expected) => {
                 let (number, chain) = to_number(actual)?;
-                let mut verdict = told(same(number, *expected), plain_number(number), "to equal", inner());
+                let mut verdict = told(
+                    same(number, *expected),
+                    plain_number(number),
+                    "to equal",
+                    inner(),
+                );
                 verdict.transform_chain = chain;
                 verdict
             }
@@ -72,16 +77,27 @@ impl Matcher {
                     Actual::Value(value) => value.clone(),
                     Actual::Text(text) => Value::String(text.clone()),
                 };
-                told(equal(&found, &expected), shown(actual), "to equal", expected)
+                told(
+                    equal(&found, &expected),
+                    shown(actual),
+                    "to equal",
+                    expected,
+                )
             }
-            Rule::Prefix(part) => on_text(actual, "to have prefix", inner(), |text| text.starts_with(part)),
-            Rule::Suffix(part) => on_text(actual, "to have suffix", inner(), |text| text.ends_with(part)),
-            Rule::Substring(part) => {
-                on_text(actual, "to contain substring", inner(), |text| text.contains(part))
-            }
-            Rule::Regexp(expression) => on_text(actual, "to match regular expression", inner(), |text| {
-                expression.is_match(text)
+            Rule::Prefix(part) => on_text(actual, "to have prefix", inner(), |text| {
+                text.starts_with(part)
             }),
+            Rule::Suffix(part) => on_text(actual, "to have suffix", inner(), |text| {
+                text.ends_with(part)
+            }),
+            Rule::Substring(part) => on_text(actual, "to contain substring", inner(), |text| {
+                text.contains(part)
+            }),
+            Rule::Regexp(expression) => {
+                on_text(actual, "to match regular expression", inner(), |text| {
+                    expression.is_match(text)
+                })
+            }
             Rule::Length(matcher) => {
                 let length = match actual {
                     Actual::Text(text) => text.len(),
@@ -112,7 +128,12 @@ impl Matcher {
             Rule::Element(matcher) => {
                 let (items, chain) = to_list(actual)?;
                 let passed = any(matcher, items.iter().cloned());
-                let mut verdict = told(passed, short_list(&items), "to contain element matching", inner());
+                let mut verdict = told(
+                    passed,
+                    short_list(&items),
+                    "to contain element matching",
+                    inner(),
+                );
                 verdict.transform_chain = chain;
                 verdict
             }
@@ -146,7 +167,12 @@ impl Matcher {
                 for matcher in matchers {
                     match matcher.judge(actual) {
                         Ok(verdict) if verdict.passed => {
-                            return Ok(told(true, verdict.actual, "to satisfy at least one of", inner()));
+                            return Ok(told(
+                                true,
+                                verdict.actual,
+                                "to satisfy at least one of",
+                                inner(),
+                            ));
                         }
                         Ok(_) => {}
                         Err(why) => error = Some(why),
@@ -178,16 +204,24 @@ impl Matcher {
                 };
                 let mut passed = !items.is_empty();
                 for item in &items {
-                    let text = item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+                    let text = item
+                        .as_str()
+                        .map_or_else(|| item.to_string(), str::to_owned);
                     passed &= constraint.holds(&version(&text)?);
                 }
-                told(passed, shown(actual), "to satisfy semver constraint", inner())
+                told(
+                    passed,
+                    shown(actual),
+                    "to satisfy semver constraint",
+                    inner(),
+                )
             }
             Rule::Gjson(paths) => {
                 let (text, _) = to_text(actual);
                 let root: Value = match actual {
                     Actual::Value(value @ (Value::Object(_) | Value::Array(_))) => value.clone(),
-                    _ => serde_json::from_str(&text).map_err(|error| format!("this is no JSON: {error}"))?,
+                    _ => serde_json::from_str(&text)
+                        .map_err(|error| format!("this is no JSON: {error}"))?,
                 };
                 for (path, matcher) in paths {
                     let found = path
@@ -195,7 +229,9 @@ impl Matcher {
                         .ok_or_else(|| format!("path not found: {}", path.written))?;
                     let mut verdict = matcher.judge(&Actual::Value(found))?;
                     if !verdict.passed {
-                        verdict.transform_chain.insert(0, format!("gjson {}", path.written));
+                        verdict
+                            .transform_chain
+                            .insert(0, format!("gjson {}", path.written));
                         return Ok(verdict);
                     }
                 }
@@ -219,7 +255,9 @@ fn equal(a: &Value, b: &Value) -> bool {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b))
         }
         (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| equal(a, b)))
+            a.len() == b.len()
+                && a.iter()
+                    .all(|(name, a)| b.get(name).is_some_and(|b| equal(a, b)))
         }
         (a, b) => a == b,
     }
@@ -241,7 +279,12 @@ fn any(matcher: &Matcher, mut items: impl Iterator<Item = Value>) -> bool {
     })
 }
 
-fn on_text(actual: &Actual, message: &str, expected: Value, holds: impl Fn(&str) -> bool) -> Verdict {
+fn on_text(
+    actual: &Actual,
+    message: &str,
+    expected: Value,
+    holds: impl Fn(&str) -> bool,
+) -> Verdict {
     let (text, transform_chain) = to_text(actual);
     Verdict {
         passed: holds(&text),
@@ -407,7 +450,10 @@ fn short_list(items: &[Value]) -> Value {
     for item in items {
         let length = item.to_string().len();
         if length > left {
-            shown.push(Value::String(format!("... ({} more)", items.len() - shown.len())));
+            shown.push(Value::String(format!(
+                "... ({} more)",
+                items.len() - shown.len()
+            )));
             break;
         }
         left -= length;
@@ -422,7 +468,11 @@ fn shown(actual: &Actual) -> Value {
         Actual::Value(Value::Array(items)) => short_list(items),
         Actual::Value(other) => {
             let text = other.to_string();
-            if text.len() > SHOWN { short(&text) } else { other.clone() }
+            if text.len() > SHOWN {
+                short(&text)
+            } else {
+                other.clone()
+            }
         }
     }
 }

@@ -130,13 +130,11 @@ fn step(text: &str) -> Result<(Step, &str), String> {
 
 fn query(text: &str) -> Result<Query, String> {
     const SIGNS: [&str; 9] = ["==", "!=", "<=", ">=", "!%", "=", "<", ">", "%"];
-    let found = text
-        .char_indices()
-        .find_map(|(at, _)| {
-            let rest = text.get(at..)?;
-            let sign = SIGNS.iter().find(|sign| rest.starts_with(**sign))?;
-            Some((at, *sign))
-        });
+    let found = text.char_indices().find_map(|(at, _)| {
+        let rest = text.get(at..)?;
+        let sign = SIGNS.iter().find(|sign| rest.starts_with(**sign))?;
+        Some((at, *sign))
+    });
     let Some((at, sign)) = found else {
         let key = text.trim();
         if key.is_empty() {

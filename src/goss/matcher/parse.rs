@@ -81,7 +81,12 @@ fn plain_within(node: &Node, depth: usize, count: &mut usize) -> Result<Value, W
         Yaml::Int(None) => return Err(Wrong::new(node.mark, "this number is too large")),
         Yaml::Float(value) => match serde_json::Number::from_f64(*value) {
             Some(number) => Value::Number(number),
-            None => return Err(Wrong::new(node.mark, "this is no number that can be compared")),
+            None => {
+                return Err(Wrong::new(
+                    node.mark,
+                    "this is no number that can be compared",
+                ));
+            }
         },
         Yaml::Text(text) => Value::String(text.clone()),
         Yaml::Timestamp | Yaml::Binary => {
@@ -118,8 +123,10 @@ fn parse(node: &Node, depth: usize) -> Result<Matcher, Wrong> {
     let written = plain(node)?;
     let rule = match &node.value {
         Yaml::Null => {
-            return Err(Wrong::new(node.mark, "there is no value: this asserts nothing")
-                .or("say what is expected, or leave it out"));
+            return Err(
+                Wrong::new(node.mark, "there is no value: this asserts nothing")
+                    .or("say what is expected, or leave it out"),
+            );
         }
         Yaml::Text(text) => Rule::Text(text.clone()),
         Yaml::Bool(value) => Rule::Bool(*value),
@@ -154,9 +161,8 @@ fn parse(node: &Node, depth: usize) -> Result<Matcher, Wrong> {
 }
 
 fn nothing(node: &Node) -> Wrong {
-    Wrong::new(node.mark, "an empty list asserts nothing").or(
-        "leave it out; or write \"\" where nothing may be there, or {have-len: 0} for lists",
-    )
+    Wrong::new(node.mark, "an empty list asserts nothing")
+        .or("leave it out; or write \"\" where nothing may be there, or {have-len: 0} for lists")
 }
 
 fn patterns_of(texts: &[&str], node: &Node) -> Result<Vec<Pattern>, Wrong> {
@@ -194,7 +200,11 @@ fn text(node: &Node) -> Result<String, Wrong> {
 fn number(node: &Node) -> Result<f64, Wrong> {
     let value = plain(node)?;
     let parsed = match &value {
-        Value::String(text) => text.trim().parse().ok().filter(|value: &f64| value.is_finite()),
+        Value::String(text) => text
+            .trim()
+            .parse()
+            .ok()
+            .filter(|value: &f64| value.is_finite()),
         other => other.as_f64(),
     };
     parsed.ok_or_else(|| Wrong::new(node.mark, "a number belongs here"))
@@ -241,9 +251,7 @@ fn named(name: &str, mark: Mark, value: &Node, depth: usize) -> Result<Rule, Wro
         "ge" => Rule::Numeric(Order::Ge, number(value)?),
         "lt" => Rule::Numeric(Order::Lt, number(value)?),
         "le" => Rule::Numeric(Order::Le, number(value)?),
-        "semver-constraint" => {
-            Rule::Semver(Constraint::parse(&text(value)?).map_err(at_value)?)
-        }
+        "semver-constraint" => Rule::Semver(Constraint::parse(&text(value)?).map_err(at_value)?),
         "gjson" => {
             let mut paths = Vec::new();
             for (path, matcher) in by_name(value, depth)? {

@@ -116,11 +116,21 @@ fn what_asserts_nothing_or_is_misspelt_is_refused_with_its_place() {
         ("and: []", 1, "asserts nothing", "leave it out"),
         ("{}", 1, "asserts nothing", "leave it out"),
         ("['']", 1, "asserts nothing", ""),
-        ("\nhave-prefx: x", 2, "there is no matcher 'have-prefx'", "did you mean have-prefix?"),
+        (
+            "\nhave-prefx: x",
+            2,
+            "there is no matcher 'have-prefx'",
+            "did you mean have-prefix?",
+        ),
         ("gt: 1\nlt: 3", 2, "a second matcher, lt", "`and`"),
         ("match-regexp: '('", 1, "is no regular expression", ""),
         ("gt: x", 1, "a number belongs here", ""),
-        ("semver-constraint: nonsense", 1, "is no bound of a version", ""),
+        (
+            "semver-constraint: nonsense",
+            1,
+            "is no bound of a version",
+            "",
+        ),
         ("gjson: {'a.@ugly': 1}", 1, "there is no modifier @ugly", ""),
         ("xml: {}", 1, "not there", "have-patterns"),
     ] {
@@ -143,8 +153,13 @@ fn a_failure_says_what_is_missing_and_how_the_value_was_changed() {
     let verdict = matcher("{gt: 200}").compare(&value(json!("128"))).unwrap();
     assert_eq!(verdict.transform_chain, ["to-numeric"]);
     assert_eq!(verdict.raw, Some(json!("128")));
-    assert_eq!((verdict.actual, verdict.message.as_str()), (json!(128), "to be >"));
-    let verdict = matcher("not: {equal: x}").compare(&value(json!("x"))).unwrap();
+    assert_eq!(
+        (verdict.actual, verdict.message.as_str()),
+        (json!(128), "to be >")
+    );
+    let verdict = matcher("not: {equal: x}")
+        .compare(&value(json!("x")))
+        .unwrap();
     assert_eq!(verdict.message, "not to equal");
 }
 

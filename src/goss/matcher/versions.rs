@@ -87,7 +87,11 @@ fn bound(word: &str, bounds: &mut Vec<(Sign, Version)>) -> Result<(), String> {
         bounds.push((sign, Version::parse(rest).map_err(|_| wrong())?));
         return Ok(());
     };
-    let numbers: Option<Vec<u64>> = parts.iter().take(wild).map(|part| part.parse().ok()).collect();
+    let numbers: Option<Vec<u64>> = parts
+        .iter()
+        .take(wild)
+        .map(|part| part.parse().ok())
+        .collect();
     let (low, high) = match numbers.as_deref() {
         Some([major]) => (
             Version::new(*major, 0, 0),

@@ -10,7 +10,9 @@ fn states(text: &str, facts: &[(&str, Result<Actual, String>)]) -> Vec<(String, 
     let suite = load_text(text).unwrap();
     let found = judge(&suite.checks[0], &mut |property| {
         let fact = facts.iter().find(|(name, _)| *name == property);
-        fact.unwrap_or_else(|| panic!("{property} was asked for")).1.clone()
+        fact.unwrap_or_else(|| panic!("{property} was asked for"))
+            .1
+            .clone()
     });
     found
         .into_iter()
@@ -31,7 +33,13 @@ fn what_is_not_there_has_no_other_properties() {
         both(State::Failed, State::Skipped)
     );
     assert_eq!(
-        states(file, &[("exists", value(json!(true))), ("mode", value(json!("0600")))]),
+        states(
+            file,
+            &[
+                ("exists", value(json!(true))),
+                ("mode", value(json!("0600")))
+            ]
+        ),
         both(State::Passed, State::Failed)
     );
     let absent = "file:\n  /a: {mode: '0644', exists: false}\n";
@@ -45,7 +53,10 @@ fn what_is_not_there_has_no_other_properties() {
     let command = "command:\n  x: {exit-status: 0, stdout: [a]}\n";
     let found = states(
         command,
-        &[("exit-status", value(json!(1))), ("stdout", Ok(Actual::Text("a\n".into())))],
+        &[
+            ("exit-status", value(json!(1))),
+            ("stdout", Ok(Actual::Text("a\n".into()))),
+        ],
     );
     assert_eq!(found[1].1, State::Passed);
 }
@@ -63,5 +74,8 @@ fn a_failure_explains_itself() {
         "Expected\n    128\nto be >\n    200\nthe transform chain was\n    [\"to-numeric\"]\nthe raw value was\n    \"128\""
     );
     let failed = judge(&suite.checks[0], &mut |_| Err("there is none".to_owned()));
-    assert_eq!(failed[0].summary(), "KernelParam: net.core.somaxconn: value: Error: there is none");
+    assert_eq!(
+        failed[0].summary(),
+        "KernelParam: net.core.somaxconn: value: Error: there is none"
+    );
 }

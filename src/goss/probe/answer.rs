@@ -36,7 +36,9 @@ impl Answers {
             }
             let Some((key, value)) = value(line, checks) else {
                 let shown: String = String::from_utf8_lossy(line).chars().take(80).collect();
-                return Err(odd(format!("its answer has a line that is none: {shown:?}")));
+                return Err(odd(format!(
+                    "its answer has a line that is none: {shown:?}"
+                )));
             };
             is_whole = key == (None, "end".to_owned());
             if answers.values.len() >= MOST_VALUES {
@@ -92,8 +94,13 @@ impl Answers {
 }
 
 fn odd(message: String) -> Error {
-    Error::new(ErrorKind::Guest, format!("the guest does not answer as it was asked: {message}"))
-        .with_remedy("its shell may print something at every login: it must not where there is no terminal")
+    Error::new(
+        ErrorKind::Guest,
+        format!("the guest does not answer as it was asked: {message}"),
+    )
+    .with_remedy(
+        "its shell may print something at every login: it must not where there is no terminal",
+    )
 }
 
 type Key = (Option<usize>, String);
@@ -120,7 +127,11 @@ fn value(line: &[u8], checks: usize) -> Option<(Key, Vec<u8>)> {
 }
 
 fn hexadecimal(digits: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
     let bytes = digits.as_bytes();
     if !bytes.len().is_multiple_of(2) {
         return None;

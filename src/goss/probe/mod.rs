@@ -34,8 +34,15 @@ pub struct ScriptOptions {
 #[must_use]
 pub fn script(checks: &[&Check], options: ScriptOptions) -> String {
     let mut script = String::from(PRELUDE);
-    let _ = writeln!(script, "most_jobs={}\nask_all() {{", options.max_concurrent.max(1));
-    let globals: BTreeSet<&str> = checks.iter().filter_map(|check| global(check.kind)).collect();
+    let _ = writeln!(
+        script,
+        "most_jobs={}\nask_all() {{",
+        options.max_concurrent.max(1)
+    );
+    let globals: BTreeSet<&str> = checks
+        .iter()
+        .filter_map(|check| global(check.kind))
+        .collect();
     let globals: Vec<&str> = globals.into_iter().collect();
     let _ = writeln!(script, "ask_globals {}", globals.join(" "));
     for (number, check) in checks.iter().enumerate() {
@@ -86,7 +93,11 @@ fn question(script: &mut String, number: usize, check: &Check) {
                 .filter(|name| check.asks(name))
                 .collect();
             let name = path(subject);
-            writeln!(script, "ask_file {number} {name} {limit} {}", wanted.join(" "))
+            writeln!(
+                script,
+                "ask_file {number} {name} {limit} {}",
+                wanted.join(" ")
+            )
         }
         // A name that a package manager would take for an option is none of a package.
         Kind::Package if subject.starts_with('-') => Ok(()),
@@ -96,17 +107,27 @@ fn question(script: &mut String, number: usize, check: &Check) {
         Kind::Mount if check.asks("usage") => {
             writeln!(script, "ask_usage {number} {} {seconds}", path(subject))
         }
-        Kind::KernelParam => writeln!(script, "ask_parameter {number} {}", word(&parameter(subject))),
+        Kind::KernelParam => writeln!(
+            script,
+            "ask_parameter {number} {}",
+            word(&parameter(subject))
+        ),
         Kind::Interface if subject.contains('/') => Ok(()),
         Kind::Interface => writeln!(script, "ask_interface {number} {name}"),
         Kind::Command => {
-            writeln!(script, "aside {number} ask_command {number} {seconds} {limit} {name}")
+            writeln!(
+                script,
+                "aside {number} ask_command {number} {seconds} {limit} {name}"
+            )
         }
         Kind::Addr => match address(subject) {
             Some((host, port)) => {
                 let source = word(check.text("local-address").unwrap_or_default());
                 let host = word(&host);
-                writeln!(script, "aside {number} ask_address {number} {host} {port} {seconds} {source}")
+                writeln!(
+                    script,
+                    "aside {number} ask_address {number} {host} {port} {seconds} {source}"
+                )
             }
             None => Ok(()),
         },
@@ -160,7 +181,9 @@ pub(crate) fn address(text: &str) -> Option<(String, u16)> {
         .iter()
         .find_map(|start| text.strip_prefix(start))?;
     let (host, port) = rest.rsplit_once(':')?;
-    let host = host.strip_prefix('[').map_or(Some(host), |rest| rest.strip_suffix(']'))?;
+    let host = host
+        .strip_prefix('[')
+        .map_or(Some(host), |rest| rest.strip_suffix(']'))?;
     let port = port.parse().ok().filter(|port| *port > 0)?;
     let fits = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
     let is_host = !host.is_empty() && !host.starts_with('-') && host.chars().all(fits);
@@ -171,7 +194,9 @@ pub(crate) fn address(text: &str) -> Option<(String, u16)> {
 pub(crate) fn record(subject: &str) -> (Option<&str>, &str) {
     const TYPES: [&str; 9] = ["A", "AAAA", "CAA", "CNAME", "MX", "NS", "PTR", "SRV", "TXT"];
     match subject.split_once(':') {
-        Some((record, name)) if TYPES.contains(&record) => (Some(record), name.trim_start_matches('-')),
+        Some((record, name)) if TYPES.contains(&record) => {
+            (Some(record), name.trim_start_matches('-'))
+        }
         _ => (None, subject.trim_start_matches('-')),
     }
 }
@@ -221,7 +246,10 @@ fn curl(check: &Check, seconds: u128) -> (String, bool) {
             let _ = writeln!(lines, "request = {}", quoted(&method));
         }
     }
-    let headers = check.settings.get("request-headers").and_then(Value::as_array);
+    let headers = check
+        .settings
+        .get("request-headers")
+        .and_then(Value::as_array);
     for header in headers.into_iter().flatten().filter_map(Value::as_str) {
         let _ = writeln!(lines, "header = {}", quoted(header));
         is_plain = false;

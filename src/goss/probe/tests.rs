@@ -23,16 +23,24 @@ fn a_script_that_arrives_in_part_does_nothing() {
 
 #[test]
 fn no_name_is_taken_for_an_option_or_for_words_of_the_shell() {
-    let text = of("file:\n  '-rf $(reboot)': {exists: true}\n  '~/a b': {exists: true}\npackage:\n  --version: {installed: true}\n\
-                   service:\n  ../x: {running: true}\ninterface:\n  a/b: {exists: true}\n");
+    let text = of(
+        "file:\n  '-rf $(reboot)': {exists: true}\n  '~/a b': {exists: true}\npackage:\n  --version: {installed: true}\n\
+                   service:\n  ../x: {running: true}\ninterface:\n  a/b: {exists: true}\n",
+    );
     assert!(text.contains("ask_file 0 ./'-rf $(reboot)' "));
     assert!(text.contains("ask_file 1 ~/'a b' "));
-    assert!(!text.contains("ask_package 2") && !text.contains("ask_service 3") && !text.contains("ask_interface 4"));
+    assert!(
+        !text.contains("ask_package 2")
+            && !text.contains("ask_service 3")
+            && !text.contains("ask_interface 4")
+    );
 }
 
 #[test]
 fn only_what_is_compared_is_asked() {
-    let text = of("file:\n  /a: {exists: true, sha256: x}\n  /b: {exists: true, skip: true}\nprocess:\n  init: {running: true}\n");
+    let text = of(
+        "file:\n  /a: {exists: true, sha256: x}\n  /b: {exists: true, skip: true}\nprocess:\n  init: {running: true}\n",
+    );
     assert!(text.contains("ask_file 0 /a 4194305 sha256\n"));
     assert!(!text.contains("ask_file 1"));
     assert!(text.contains("ask_globals processes\n"));
@@ -40,7 +48,9 @@ fn only_what_is_compared_is_asked() {
 
 #[test]
 fn secrets_of_a_request_are_no_arguments() {
-    let text = of("http:\n  http://a/: {status: 200, username: me, password: 's\"e\\c', request-headers: ['X: 1']}\n");
+    let text = of(
+        "http:\n  http://a/: {status: 200, username: me, password: 's\"e\\c', request-headers: ['X: 1']}\n",
+    );
     assert!(text.contains("user = \"me:s\\\"e\\\\c\""));
     assert!(text.contains("\naside 0 ask_url 0 5 4194305 http://a/ 0\n"));
     assert!(command(true).contains("sudo -n sh -s"));
@@ -56,14 +66,21 @@ fn names_are_taken_apart() {
     assert_eq!(record("::1"), (None, "::1"));
     assert_eq!(server("8.8.8.8:5353"), ("8.8.8.8", 5353));
     assert_eq!(server("::1"), ("::1", 53));
-    assert_eq!(parameter("net.ipv4.conf.eth0/1.forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+    assert_eq!(
+        parameter("net.ipv4.conf.eth0/1.forwarding"),
+        "net/ipv4/conf/eth0.1/forwarding"
+    );
     assert_eq!(parameter("net/ipv4/ip_forward"), "net/ipv4/ip_forward");
     assert_eq!(parameter("net/../../etc/passwd"), "net/etc/passwd");
 }
 
 #[test]
 fn answers_are_read_in_each_encoding() {
-    let answers = Answers::parse(b"g uid =0\n0 out b:aGkK\n0 err x:00ff\n1 exists =1\ng end =1\n", 2).unwrap();
+    let answers = Answers::parse(
+        b"g uid =0\n0 out b:aGkK\n0 err x:00ff\n1 exists =1\ng end =1\n",
+        2,
+    )
+    .unwrap();
     assert_eq!(answers.text(0, "out").as_deref(), Some("hi\n"));
     assert_eq!(answers.bytes(0, "err"), Some(&[0, 255][..]));
     assert_eq!(answers.flag(1, "exists"), Some(true));
@@ -75,7 +92,10 @@ fn what_is_no_answer_is_told() {
     for (output, words) in [
         (&b""[..], "ends early"),
         (b"0 out b:aGkK\n", "ends early"),
-        (b"Welcome!\n0 out =1\ng end =1\n", "a line that is none: \"Welcome!\""),
+        (
+            b"Welcome!\n0 out =1\ng end =1\n",
+            "a line that is none: \"Welcome!\"",
+        ),
         (b"2 out =1\ng end =1\n", "a line that is none"),
         (b"0 Out =1\ng end =1\n", "a line that is none"),
         (b"0 out b:a!\ng end =1\n", "a line that is none"),

@@ -35,7 +35,11 @@ impl Communicator for Shell {
         let mut script = Vec::new();
         input.read_to_end(&mut script).unwrap();
         let mut command = Command::new(self.words[0]);
-        command.args(&self.words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(&self.words[1..])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         if let Some(path) = &self.path {
             command.env("PATH", path);
         }
@@ -47,7 +51,9 @@ impl Communicator for Shell {
         for line in String::from_utf8_lossy(&done.stderr).lines() {
             lines(Stream::Err, line);
         }
-        output.write_all(&done.stdout).map_err(|error| Error::io("collect", error))?;
+        output
+            .write_all(&done.stdout)
+            .map_err(|error| Error::io("collect", error))?;
         Ok(done.status.code().map_or(Exit::Disconnected, Exit::Code))
     }
 
@@ -90,7 +96,12 @@ fn ask(text: &str, guest: &dyn Communicator) -> Run {
 /// Each property with how it went.
 fn states(run: &Run) -> Vec<(String, State)> {
     { run.outcomes.iter() }
-        .map(|outcome| (format!("{}.{}", outcome.id, outcome.property), outcome.state))
+        .map(|outcome| {
+            (
+                format!("{}.{}", outcome.id, outcome.property),
+                outcome.state,
+            )
+        })
         .collect()
 }
 
@@ -165,7 +176,12 @@ dns:
     for (name, shell) in shells() {
         let run = ask(&text, &shell);
         for outcome in &run.outcomes {
-            assert_eq!(outcome.state, State::Passed, "{name}: {}", outcome.summary());
+            assert_eq!(
+                outcome.state,
+                State::Passed,
+                "{name}: {}",
+                outcome.summary()
+            );
         }
         assert!(run.outcomes.len() > 60, "{name}: {}", run.outcomes.len());
         assert_eq!(run.rounds, 1);
@@ -199,7 +215,11 @@ fn a_command_without_an_end_is_ended() {
         let started = std::time::Instant::now();
         let run = ask(text, &shell);
         assert!(started.elapsed() < Duration::from_secs(120), "{name}");
-        assert_eq!(run.outcomes[0].error.as_deref(), Some("the command took longer than 1000 ms"), "{name}");
+        assert_eq!(
+            run.outcomes[0].error.as_deref(),
+            Some("the command took longer than 1000 ms"),
+            "{name}"
+        );
         assert_eq!(run.outcomes[1].state, State::Passed, "{name}");
     }
 }
@@ -208,7 +228,10 @@ fn a_command_without_an_end_is_ended() {
 #[test]
 fn a_poor_userland_is_enough() {
     let bin = tempfile::tempdir().unwrap();
-    for tool in ["sh", "mktemp", "rm", "od", "tr", "head", "cat", "id", "date", "sleep", "grep", "ls", "readlink", "awk"] {
+    for tool in [
+        "sh", "mktemp", "rm", "od", "tr", "head", "cat", "id", "date", "sleep", "grep", "ls",
+        "readlink", "awk",
+    ] {
         let path = ["/usr/bin", "/bin"].map(|directory| Path::new(directory).join(tool));
         let path = path.iter().find(|path| path.exists()).unwrap();
         std::os::unix::fs::symlink(path, bin.path().join(tool)).unwrap();
@@ -221,7 +244,10 @@ fn a_poor_userland_is_enough() {
     let checks: Vec<_> = suite.checks.iter().collect();
     let options = super::ScriptOptions { max_concurrent: 1 };
     // The script looks in the usual places, too: here there are none.
-    let script = super::script(&checks, options).replace(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "");
+    let script = super::script(&checks, options).replace(
+        ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "",
+    );
     assert!(script.starts_with("# Looks"));
     let shell = Shell {
         words: vec!["/bin/sh", "-s"],
@@ -229,24 +255,37 @@ fn a_poor_userland_is_enough() {
     };
     let answers = super::ask(&shell, &script, false, checks.len()).unwrap();
     let states: Vec<_> = { checks.iter().enumerate() }
-        .flat_map(|(number, check)| super::judge(check, &mut |name| super::fact(check, number, name, &answers)))
+        .flat_map(|(number, check)| {
+            super::judge(check, &mut |name| {
+                super::fact(check, number, name, &answers)
+            })
+        })
         .map(|outcome| (outcome.property.clone(), outcome.state, outcome.error))
         .collect();
     let (last, others) = states.split_last().unwrap();
     for (property, state, error) in others {
         assert_eq!(*state, State::Passed, "{property}: {error:?}");
     }
-    assert!(last.2.as_deref().unwrap().contains("took longer"), "{last:?}");
+    assert!(
+        last.2.as_deref().unwrap().contains("took longer"),
+        "{last:?}"
+    );
 }
 
 #[test]
 fn a_guest_is_asked_again_until_all_is_well() {
     let text = "command:\n  x: {exit-status: 0}\n";
     let suite = load_text(text).unwrap();
-    let said = |code: &str| Answer::default().bytes(format!("g uid =0\n0 exit ={code}\n0 took =0\ng end =1\n").as_bytes());
+    let said = |code: &str| {
+        Answer::default()
+            .bytes(format!("g uid =0\n0 exit ={code}\n0 took =0\ng end =1\n").as_bytes())
+    };
     let guest = Scripted::new()
         .on("sh -s", said("1"))
-        .on("sh -s", Answer::failed(ErrorKind::Connection, "it went away"))
+        .on(
+            "sh -s",
+            Answer::failed(ErrorKind::Connection, "it went away"),
+        )
         .on("sh -s", said("0"));
     let options = RunOptions {
         retry_timeout: Duration::from_secs(60),
@@ -254,9 +293,15 @@ fn a_guest_is_asked_again_until_all_is_well() {
         ..RunOptions::default()
     };
     let mut told = Vec::new();
-    let done = run(&suite.checks, &guest, &options, NEVER, &mut |round, failures| {
-        told.push((round, failures));
-    })
+    let done = run(
+        &suite.checks,
+        &guest,
+        &options,
+        NEVER,
+        &mut |round, failures| {
+            told.push((round, failures));
+        },
+    )
     .unwrap();
     assert_eq!((done.rounds, told.as_slice()), (3, &[(1, 1), (2, 1)][..]));
     assert_eq!(done.as_root, Some(true));
@@ -269,12 +314,25 @@ fn a_guest_is_asked_again_until_all_is_well() {
 fn a_guest_that_babbles_is_told_apart_from_one_that_fails() {
     let suite = load_text("command:\n  x: {exit-status: 0}\n").unwrap();
     for (answer, words) in [
-        (Answer::default().bytes(b"Welcome to this machine\n"), "a line that is none"),
-        (Answer::default().err("sh: not found"), "its shell said: sh: not found"),
+        (
+            Answer::default().bytes(b"Welcome to this machine\n"),
+            "a line that is none",
+        ),
+        (
+            Answer::default().err("sh: not found"),
+            "its shell said: sh: not found",
+        ),
         (Answer::disconnected(), "the connection ended"),
     ] {
         let guest = Scripted::new().on("sh -s", answer);
-        let error = run(&suite.checks, &guest, &RunOptions::default(), NEVER, &mut |_, _| {}).unwrap_err();
+        let error = run(
+            &suite.checks,
+            &guest,
+            &RunOptions::default(),
+            NEVER,
+            &mut |_, _| {},
+        )
+        .unwrap_err();
         assert!(error.to_string().contains(words), "{error}");
     }
 }
@@ -290,7 +348,10 @@ fn what_is_written_down_of_a_machine_it_passes() {
         crate::goss::Kind::KernelParam,
     ];
     let text = crate::goss::generate::generate(&shell, &kinds, false).unwrap();
-    assert!(text.contains("user:\n  \"root\":\n    exists: true\n    uid: 0\n"), "{text}");
+    assert!(
+        text.contains("user:\n  \"root\":\n    exists: true\n    uid: 0\n"),
+        "{text}"
+    );
     let run = ask(&text, &shell);
     for outcome in &run.outcomes {
         assert_eq!(outcome.state, State::Passed, "{}", outcome.summary());

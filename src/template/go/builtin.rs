@@ -202,7 +202,10 @@ fn index(arguments: &[Value]) -> Result<Value, String> {
             Value::Map(map) => match place {
                 Value::Text(name) => map.get(&**name).cloned().ok_or_else(|| {
                     let known: Vec<&str> = map.keys().map(String::as_str).take(20).collect();
-                    format!("there is no '{name}' in the map, which has {}", known.join(", "))
+                    format!(
+                        "there is no '{name}' in the map, which has {}",
+                        known.join(", ")
+                    )
                 })?,
                 other => return Err(format!("a map has no key of type {}", other.kind())),
             },

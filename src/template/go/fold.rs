@@ -44,11 +44,7 @@ pub(crate) fn fold(
 }
 
 /// Whether `text` asks for its dot, or for one of `functions`; `None`: it is no template.
-pub(crate) fn needs(
-    text: &str,
-    functions: &dyn Functions,
-    later: &[&str],
-) -> Result<bool, Fault> {
+pub(crate) fn needs(text: &str, functions: &dyn Functions, later: &[&str]) -> Result<bool, Fault> {
     if !text.contains("{{") {
         return Ok(false);
     }

@@ -17,8 +17,8 @@ mod tree;
 mod value;
 
 pub(crate) use fold::{escape, fold, needs};
-pub(crate) use time::{Moment, layout, strftime};
 pub(crate) use format::print_one;
+pub(crate) use time::{Moment, layout, strftime};
 pub(crate) use value::Value;
 
 /// Levels of blocks and parentheses at most.

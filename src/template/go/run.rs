@@ -368,13 +368,12 @@ impl<'a> Runner<'a> {
         }
         let arguments: Vec<Value> = arguments.into_iter().map(|(_, value)| value).collect();
         let result = self.functions.value(name, &arguments);
-        result
-            .map_err(|refusal| Fault {
-                at,
-                message: refusal.message,
-                remedy: refusal.remedy,
-                unset: refusal.unset,
-            })
+        result.map_err(|refusal| Fault {
+            at,
+            message: refusal.message,
+            remedy: refusal.remedy,
+            unset: refusal.unset,
+        })
     }
 
     fn call_builtin(
@@ -443,7 +442,11 @@ fn fields(at: usize, value: Value, names: &[String]) -> Result<Value, Fault> {
             Value::Map(known) => match known.get(name) {
                 Some(value) => value.clone(),
                 None => {
-                    let list: Vec<String> = known.keys().take(20).map(|name| format!(".{name}")).collect();
+                    let list: Vec<String> = known
+                        .keys()
+                        .take(20)
+                        .map(|name| format!(".{name}"))
+                        .collect();
                     let mut fault = Fault::new(at, format!("there is no .{name} here"));
                     fault.remedy = Some(match list.is_empty() {
                         true => "nothing is known here".to_owned(),

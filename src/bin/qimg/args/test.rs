@@ -60,11 +60,20 @@ pub(crate) enum TestDatasource {
 #[command(after_long_help = HELP)]
 pub(crate) struct TestArgs {
     /// The images
-    #[arg(value_name = "IMAGE", required_unless_present = "host", conflicts_with = "host")]
+    #[arg(
+        value_name = "IMAGE",
+        required_unless_present = "host",
+        conflicts_with = "host"
+    )]
     pub(crate) images: Vec<PathBuf>,
 
     /// Files of checks: Goss files in YAML or JSON
-    #[arg(short = 's', long = "spec", value_name = "FILE", required_unless_present = "generate")]
+    #[arg(
+        short = 's',
+        long = "spec",
+        value_name = "FILE",
+        required_unless_present = "generate"
+    )]
     pub(crate) specs: Vec<PathBuf>,
 
     /// Set the template variables of a YAML or JSON file; the last file wins
@@ -204,8 +213,8 @@ fn report(text: &str) -> Result<(TestFormat, PathBuf), String> {
     let (format, file) = text
         .split_once('=')
         .ok_or("write FORMAT=FILE, as junit=results.xml")?;
-    let format = TestFormat::from_str(format, false)
-        .map_err(|_| format!("there is no format {format}"))?;
+    let format =
+        TestFormat::from_str(format, false).map_err(|_| format!("there is no format {format}"))?;
     Ok((format, PathBuf::from(file)))
 }
 
@@ -220,7 +229,9 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
     while !rest.is_empty() {
         let end = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
         let (number, after) = rest.split_at(end);
-        let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let end = after
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
         let number: u32 = number.parse().map_err(|_| wrong())?;
         let unit = match unit {
@@ -233,7 +244,11 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
         total += unit.checked_mul(number).ok_or_else(wrong)?;
         rest = after;
     }
-    if text.is_empty() { Err(wrong()) } else { Ok(total) }
+    if text.is_empty() {
+        Err(wrong())
+    } else {
+        Ok(total)
+    }
 }
 
 const HELP: &str = "\
@@ -259,7 +274,12 @@ mod tests {
 
     #[test]
     fn times_are_written_as_go_writes_them() {
-        for (text, seconds) in [("90", 90.0), ("1m30s", 90.0), ("500ms", 0.5), ("1h", 3600.0)] {
+        for (text, seconds) in [
+            ("90", 90.0),
+            ("1m30s", 90.0),
+            ("500ms", 0.5),
+            ("1h", 3600.0),
+        ] {
             assert_eq!(time(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
         }
         for text in ["", "s", "5x", "5m3", "99999999999s"] {

@@ -39,7 +39,9 @@ pub(super) fn run(args: &TestArgs, console: &mut Console<'_>) -> Status {
     let made = Mutex::new(String::new());
     let make = |guest: &dyn Communicator| -> Result<()> {
         let text = generate(guest, &kinds, !args.asking.no_sudo)?;
-        made.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
+        made.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_str(&text);
         Ok(())
     };
     let with_guest: Option<&trial::GuestWork<'_>> = args.generate.is_some().then_some(&make);
@@ -85,7 +87,10 @@ fn kinds(args: &TestArgs) -> Result<Vec<Kind>> {
         .collect();
     if names.is_empty() {
         // Packages are hundreds.
-        return Ok(KINDS.into_iter().filter(|kind| *kind != Kind::Package).collect());
+        return Ok(KINDS
+            .into_iter()
+            .filter(|kind| *kind != Kind::Package)
+            .collect());
     }
     let known = || KINDS.map(Kind::name).join(", ");
     names
@@ -142,7 +147,10 @@ fn up(
 ) -> Result<Report> {
     let wrong = || Error::usage(format!("'{host}' is not USER@HOST or USER@HOST:PORT"));
     let (user, place) = host.rsplit_once('@').ok_or_else(wrong)?;
-    let (address, port) = match place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+    let (address, port) = match place
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+    {
         Some((address, rest)) => (address, rest.strip_prefix(':')),
         None => match place.split_once(':') {
             Some((address, port)) if !port.contains(':') => (address, Some(port)),
@@ -159,7 +167,8 @@ fn up(
         None => {
             let agent = std::env::var_os("SSH_AUTH_SOCK").filter(|value| !value.is_empty());
             let agent = agent.ok_or_else(|| {
-                Error::usage("there is no key to log in with").with_remedy("name one with -i, or start an SSH agent")
+                Error::usage("there is no key to log in with")
+                    .with_remedy("name one with -i, or start an SSH agent")
             })?;
             ssh.guest.credentials.agent = Some(agent.into());
         }
@@ -196,11 +205,16 @@ fn images(
     let size = |text: &str| ByteSize::parse(text).map(|size| size.0);
     let memory_mib = size(&machine.memory)? >> 20;
     if memory_mib < 64 {
-        return Err(Error::usage("a machine with less than 64 MiB of memory boots nothing")
-            .with_remedy("give --memory in bytes or with a unit, as 1G"));
+        return Err(
+            Error::usage("a machine with less than 64 MiB of memory boots nothing")
+                .with_remedy("give --memory in bytes or with a unit, as 1G"),
+        );
     }
     let disks: Result<Vec<u64>> = machine.disk.iter().map(|text| size(text)).collect();
-    let user_data = machine.user_data.as_ref().map(|path| read_file(path, LARGEST));
+    let user_data = machine
+        .user_data
+        .as_ref()
+        .map(|path| read_file(path, LARGEST));
     let model = Options {
         uefi: false,
         cpus: machine.cpus,
@@ -232,7 +246,9 @@ fn images(
         }
     }
     if (args.keep || args.generate.is_some()) && jobs.len() > 1 {
-        return Err(Error::usage("--keep and --generate take one image with one firmware"));
+        return Err(Error::usage(
+            "--keep and --generate take one image with one firmware",
+        ));
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let host = surroundings::gather(&surroundings::cache(None)?, threads)?;
@@ -253,7 +269,11 @@ fn images(
         }
     };
     let work = |job: &Job<'_>| {
-        let about = format!("{} ({})", job.image.display(), if job.uefi { "uefi" } else { "bios" });
+        let about = format!(
+            "{} ({})",
+            job.image.display(),
+            if job.uefi { "uefi" } else { "bios" }
+        );
         let options = Options {
             uefi: job.uefi,
             ..model.clone()
@@ -285,7 +305,9 @@ fn room(threads: usize, cpus: u32, memory_mib: u64) -> usize {
         rest.split_whitespace().next()?.parse::<u64>().ok()
     });
     let by_memory = free_kib.map_or(1, |free| free / 1024 / (memory_mib + OVERHEAD));
-    by_processors.min(usize::try_from(by_memory).unwrap_or(usize::MAX)).max(1)
+    by_processors
+        .min(usize::try_from(by_memory).unwrap_or(usize::MAX))
+        .max(1)
 }
 
 /// Does all jobs, so many at once; the reports in their order. After a failure no further one is begun.
@@ -321,7 +343,10 @@ fn all<'j>(
             .collect();
         running
             .into_iter()
-            .map(|job| job.join().unwrap_or_else(|_| Err(Error::usage("a test ended by a fault of qimg's own"))))
+            .map(|job| {
+                job.join()
+                    .unwrap_or_else(|_| Err(Error::usage("a test ended by a fault of qimg's own")))
+            })
             .collect()
     });
     let mut reports = Vec::new();

@@ -8,7 +8,12 @@ use super::{Counts, seconds};
 
 pub(super) fn written(reports: &[Report]) -> String {
     let results: Vec<Value> = { reports.iter() }
-        .flat_map(|report| report.outcomes.iter().map(|outcome| result(report, outcome)))
+        .flat_map(|report| {
+            report
+                .outcomes
+                .iter()
+                .map(|outcome| result(report, outcome))
+        })
         .collect();
     let counts = Counts::of(reports.iter().flat_map(|report| &report.outcomes));
     let seconds = seconds(reports);
@@ -26,7 +31,11 @@ pub(super) fn written(reports: &[Report]) -> String {
             })
         })
         .collect();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "nanoseconds of a test fit")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "nanoseconds of a test fit"
+    )]
     let value = json!({
         "results": results,
         "images": images,

@@ -50,7 +50,10 @@ fn suite(text: &mut String, report: &Report, stamp: &str) {
         said.push_str(&report.notes.join("\n"));
         said.push('\n');
     }
-    for path in [&evidence.console_log, &evidence.screenshot].into_iter().flatten() {
+    for path in [&evidence.console_log, &evidence.screenshot]
+        .into_iter()
+        .flatten()
+    {
         // Jenkins attaches what is named so.
         let _ = writeln!(said, "[[ATTACHMENT|{}]]", path.display());
     }
@@ -58,7 +61,11 @@ fn suite(text: &mut String, report: &Report, stamp: &str) {
         let _ = writeln!(text, "    <system-out>{}</system-out>", escaped(&said));
     }
     if !evidence.console.is_empty() {
-        let _ = writeln!(text, "    <system-err>{}</system-err>", escaped(&evidence.console.join("\n")));
+        let _ = writeln!(
+            text,
+            "    <system-err>{}</system-err>",
+            escaped(&evidence.console.join("\n"))
+        );
     }
     text.push_str("  </testsuite>\n");
 }
@@ -68,7 +75,12 @@ fn case(text: &mut String, outcome: &Outcome) {
         text,
         "    <testcase classname=\"{}\" name=\"{}\" time=\"{:.3}\"",
         outcome.kind.label(),
-        escaped(&format!("{} {} {}", outcome.kind.label(), outcome.id, outcome.property)),
+        escaped(&format!(
+            "{} {} {}",
+            outcome.kind.label(),
+            outcome.id,
+            outcome.property
+        )),
         outcome.took.as_secs_f64()
     );
     match outcome.state {
@@ -81,7 +93,11 @@ fn case(text: &mut String, outcome: &Outcome) {
                 text,
                 "><failure message=\"{}\" type=\"{}\">{}</failure></testcase>",
                 escaped(&outcome.summary()),
-                if outcome.error.is_some() { "error" } else { "difference" },
+                if outcome.error.is_some() {
+                    "error"
+                } else {
+                    "difference"
+                },
                 escaped(&long)
             );
         }

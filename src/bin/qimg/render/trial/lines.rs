@@ -25,9 +25,19 @@ pub(super) fn human(reports: &[Report]) -> String {
             report.took.as_secs_f64()
         );
         for outcome in report.outcomes.iter().filter(|outcome| outcome.failed()) {
-            let title = format!("{}: {}: {}", outcome.kind.label(), outcome.id, outcome.property);
+            let title = format!(
+                "{}: {}: {}",
+                outcome.kind.label(),
+                outcome.id,
+                outcome.property
+            );
             let (file, line) = &outcome.place;
-            let _ = writeln!(text, "\n  {} ({}:{line})", plain(&title), plain(&file.display().to_string()));
+            let _ = writeln!(
+                text,
+                "\n  {} ({}:{line})",
+                plain(&title),
+                plain(&file.display().to_string())
+            );
             text.push_str(&indented(&plain(&outcome.explanation()), 4));
         }
         for note in &report.notes {
@@ -59,7 +69,9 @@ fn evidence(text: &mut String, report: &Report) {
 
 fn indented(text: &str, by: usize) -> String {
     let space = " ".repeat(by);
-    text.lines().map(|line| format!("{space}{line}\n")).collect()
+    text.lines()
+        .map(|line| format!("{space}{line}\n"))
+        .collect()
 }
 
 /// A letter for each, then what failed or was skipped.
@@ -105,7 +117,9 @@ fn head(text: &mut String, outcome: &Outcome) {
     if !outcome.meta.is_empty() {
         text.push_str("Meta:\n");
         for (name, value) in &outcome.meta {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
             let _ = writeln!(text, "    {}: {}", plain(name), plain(&value));
         }
     }
@@ -114,7 +128,11 @@ fn head(text: &mut String, outcome: &Outcome) {
 fn rest(text: &mut String, reports: &[Report]) {
     let mut is_first = true;
     for report in reports {
-        for outcome in report.outcomes.iter().filter(|outcome| outcome.state != State::Passed) {
+        for outcome in report
+            .outcomes
+            .iter()
+            .filter(|outcome| outcome.state != State::Passed)
+        {
             if std::mem::take(&mut is_first) {
                 text.push_str("Failures/Skipped:\n\n");
             }
@@ -126,15 +144,30 @@ fn rest(text: &mut String, reports: &[Report]) {
                 let _ = writeln!(text, "{}\n", plain(&outcome.summary()));
                 continue;
             }
-            let title = format!("{}: {}: {}:", outcome.kind.label(), outcome.id, outcome.property);
-            let _ = writeln!(text, "{}\n{}\n", plain(&title), plain(&outcome.explanation()));
+            let title = format!(
+                "{}: {}: {}:",
+                outcome.kind.label(),
+                outcome.id,
+                outcome.property
+            );
+            let _ = writeln!(
+                text,
+                "{}\n{}\n",
+                plain(&title),
+                plain(&outcome.explanation())
+            );
         }
         if report.failures() > 0 {
             evidence(text, report);
         }
     }
     let counts = Counts::of(all(reports));
-    let _ = writeln!(text, "Total Duration: {:.3}s\n{}", seconds(reports), counts.words());
+    let _ = writeln!(
+        text,
+        "Total Duration: {:.3}s\n{}",
+        seconds(reports),
+        counts.words()
+    );
 }
 
 /// Test Anything Protocol, version 12: `#` begins a directive.

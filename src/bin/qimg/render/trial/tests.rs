@@ -66,9 +66,15 @@ fn in_format(format: TestFormat) -> String {
 #[test]
 fn people_read_what_failed_and_where_to_look() {
     let text = in_format(TestFormat::Human);
-    assert!(text.starts_with("disk.qcow2 (bios): 1 passed, 2 failed, 1 skipped in 1.5 s\n"), "{text}");
+    assert!(
+        text.starts_with("disk.qcow2 (bios): 1 passed, 2 failed, 1 skipped in 1.5 s\n"),
+        "{text}"
+    );
     assert!(text.contains("\n  File: /bad: mode (goss.yaml:3)\n    Expected\n        \"0600\"\n    to equal\n        \"0644\"\n"), "{text}");
-    assert!(text.contains("console: /runs/console.log\n") && text.contains("screen: /runs/screen.png\n"));
+    assert!(
+        text.contains("console: /runs/console.log\n")
+            && text.contains("screen: /runs/screen.png\n")
+    );
     assert!(text.contains("note: a note\n"));
     assert!(!text.contains('\u{1b}') && !text.contains('\0'));
 }
@@ -76,22 +82,45 @@ fn people_read_what_failed_and_where_to_look() {
 #[test]
 fn lines_are_those_of_goss() {
     let text = in_format(TestFormat::Rspecish);
-    assert!(text.starts_with(".FSF\n\nFailures/Skipped:\n\nFile: /bad: mode:\nExpected\n"), "{text}");
-    assert!(text.ends_with("Total Duration: 1.500s\nCount: 4, Failed: 2, Skipped: 1\n"), "{text}");
+    assert!(
+        text.starts_with(".FSF\n\nFailures/Skipped:\n\nFile: /bad: mode:\nExpected\n"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("Total Duration: 1.500s\nCount: 4, Failed: 2, Skipped: 1\n"),
+        "{text}"
+    );
     let text = in_format(TestFormat::Documentation);
-    assert!(text.starts_with("File: /ok: mode: matches expectation: \"0644\"\n"), "{text}");
+    assert!(
+        text.starts_with("File: /ok: mode: matches expectation: \"0644\"\n"),
+        "{text}"
+    );
     assert!(text.contains("Title: a title\n"));
     let text = in_format(TestFormat::Tap);
-    assert!(text.starts_with("1..4\nok 1 - File: /ok: mode: matches expectation: \"0644\"\nnot ok 2 - "), "{text}");
-    assert!(text.contains("\nok 3 - # SKIP File: /left: mode: skipped\n"), "{text}");
+    assert!(
+        text.starts_with(
+            "1..4\nok 1 - File: /ok: mode: matches expectation: \"0644\"\nnot ok 2 - "
+        ),
+        "{text}"
+    );
+    assert!(
+        text.contains("\nok 3 - # SKIP File: /left: mode: skipped\n"),
+        "{text}"
+    );
     assert_eq!(text.lines().count(), 5);
     assert_eq!(
         in_format(TestFormat::Nagios),
         "GOSS CRITICAL - Count: 4, Failed: 2, Skipped: 1, Duration: 1.500s\n"
     );
     let text = in_format(TestFormat::Prometheus);
-    assert!(text.contains("goss_tests_outcomes_total{outcome=\"fail\",type=\"file\"} 2\n"), "{text}");
-    assert!(text.ends_with("goss_tests_run_outcomes_total{outcome=\"fail\"} 1\n"), "{text}");
+    assert!(
+        text.contains("goss_tests_outcomes_total{outcome=\"fail\",type=\"file\"} 2\n"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("goss_tests_run_outcomes_total{outcome=\"fail\"} 1\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -111,8 +140,14 @@ fn json_has_the_fields_of_goss() {
 #[test]
 fn xml_holds_whatever_a_guest_says() {
     let text = in_format(TestFormat::Junit);
-    assert!(text.contains("tests=\"4\" failures=\"2\" errors=\"0\" skipped=\"1\""), "{text}");
-    assert!(text.contains("name=\"File /a&lt;b&gt;&amp;&quot;c\u{fffd}[31m# mode\""), "{text}");
+    assert!(
+        text.contains("tests=\"4\" failures=\"2\" errors=\"0\" skipped=\"1\""),
+        "{text}"
+    );
+    assert!(
+        text.contains("name=\"File /a&lt;b&gt;&amp;&quot;c\u{fffd}[31m# mode\""),
+        "{text}"
+    );
     assert!(text.contains("[[ATTACHMENT|/runs/screen.png]]"));
     assert!(!text.contains('\0') && !text.contains('\u{1b}'));
 }
