@@ -153,6 +153,7 @@ pub(crate) enum Schema {
     #[default]
     Version11,
     /// Those of YAML 1.2: `yes` and `10:30` are text.
+    #[cfg(feature = "build")]
     Core,
 }
 
@@ -303,6 +304,7 @@ impl Loader {
                     return fault(mark, "this is no text: quote it");
                 }
                 let value = match self.schema {
+                    #[cfg(feature = "build")]
                     Schema::Core if plain && tag.is_none() => scalar::core(&text),
                     _ => scalar::resolve(&text, plain, tag.as_deref())
                         .map_err(|message| Fault { mark, message })?,

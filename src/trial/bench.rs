@@ -64,6 +64,22 @@ impl<'a> Bench<'a> {
         password: Option<&Password>,
         size: Option<u64>,
     ) -> Result<Self> {
+        let made = Self::make(request, origin, directory.clone(), users, password, size);
+        if made.is_err() {
+            // There is nothing in it to look at, and nobody to tell.
+            let _ = remove_tree(&directory);
+        }
+        made
+    }
+
+    fn make(
+        request: &'a TrialRequest<'a>,
+        origin: &'a Origin,
+        directory: PathBuf,
+        users: Vec<String>,
+        password: Option<&Password>,
+        size: Option<u64>,
+    ) -> Result<Self> {
         let (options, host) = (request.options, request.surroundings);
         make_private_directory(&directory)?;
         let path = { host.host.environment.iter() }

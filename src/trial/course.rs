@@ -115,12 +115,12 @@ impl Wanted<'_> {
             Kind::Boot,
             Kind::CloudInit,
             Kind::Grow,
-            Kind::Login,
             Kind::Migrate,
             Kind::Reboot,
         ];
         self.guest()
             || inside.into_iter().any(|kind| self.any(kind))
+            || !self.users(&["key"]).is_empty()
             || (self.any(Kind::Shutdown) && !self.any(Kind::Serial))
     }
 

@@ -72,7 +72,6 @@ impl Boot {
 /// Seconds with a tenth.
 pub(super) fn seconds(time: Duration) -> Actual {
     let tenths = u64::try_from(time.as_millis() / 100).unwrap_or(u64::MAX);
-    #[expect(clippy::cast_precision_loss, reason = "no machine runs for that long")]
     Actual::Value(Value::from(tenths as f64 / 10.0))
 }
 

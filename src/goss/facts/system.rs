@@ -205,7 +205,6 @@ impl Known<'_> {
                 return Ok(Actual::Value(Value::from(0)));
             }
             let used = 100.0 - free / blocks * 100.0;
-            #[expect(clippy::cast_possible_truncation, reason = "it is between 0 and 100")]
             return Ok(Actual::Value(Value::from(used.round() as i64)));
         }
         let said = self

@@ -125,10 +125,6 @@ fn kind(value: &Value) -> &'static str {
 fn whole(value: &Value) -> i64 {
     match value {
         Value::Int(number) => *number,
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "Go cuts a fraction off as well"
-        )]
         Value::Float(number) => *number as i64,
         Value::Bool(value) => i64::from(*value),
         Value::Text(text) => text.trim().parse().unwrap_or(0),
@@ -140,7 +136,6 @@ fn fraction(value: &Value) -> f64 {
     match value {
         Value::Float(number) => *number,
         Value::Text(text) => text.trim().parse().unwrap_or(0.0),
-        #[expect(clippy::cast_precision_loss, reason = "that is what was asked for")]
         other => whole(other) as f64,
     }
 }

@@ -80,6 +80,7 @@ pub(crate) fn implicit(text: &str) -> Value {
 }
 
 /// What a plain word is by the core schema of YAML 1.2.
+#[cfg(feature = "build")]
 pub(super) fn core(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,

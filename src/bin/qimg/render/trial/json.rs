@@ -31,11 +31,6 @@ pub(super) fn written(reports: &[Report]) -> String {
             })
         })
         .collect();
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "nanoseconds of a test fit"
-    )]
     let value = json!({
         "results": results,
         "images": images,
