@@ -328,6 +328,7 @@ fn on_machine(
         }
         break (machine, Some(waited.map(|after| (ssh, after))));
     };
+    let console_log = machine.running.report().console_log;
     let result = match ssh {
         None => without_ssh(wanted, known, &mut machine, stop),
         Some(Err(why)) if request.with_guest.is_some() => {
@@ -351,6 +352,21 @@ fn on_machine(
         ),
     };
     *evidence = machine.evidence();
+    // A guest that has moved said most of it on its first console.
+    if evidence.console_log.as_ref() != Some(&console_log) {
+        if let Ok(text) = journey::console(&console_log) {
+            let lines: Vec<&str> = { text.lines() }
+                .filter(|line| !line.trim().is_empty())
+                .collect();
+            let from = lines.len().saturating_sub(40);
+            evidence.console = lines
+                .iter()
+                .skip(from)
+                .map(|line| (*line).to_owned())
+                .collect();
+        }
+        evidence.console_log = Some(console_log);
+    }
     result
 }
 
