@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::event::Reporter;
 use crate::communicator::wait;
 use crate::error::{Error, ErrorKind};
-use crate::machine::running::{Death, Report};
+use crate::machine::running::{Death, Report, Seen};
 
 /// How far a build had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub(super) fn tell_evidence(reporter: &Reporter<'_>, report: &Report) {
 }
 
 /// Says what was seen of SSH, and when.
-pub(super) fn tell_wait(reporter: &Reporter<'_>, report: &wait::Report) {
+pub(super) fn tell_wait(reporter: &Reporter<'_>, report: &wait::Report, machine: &Report) {
     let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
     let mut lines = Vec::new();
     for seen in &report.seen {
@@ -121,5 +121,64 @@ pub(super) fn tell_wait(reporter: &Reporter<'_>, report: &wait::Report) {
         "What was seen of SSH, since the guest was started:\n{}",
         lines.join("\n")
     ));
-    reporter.note(&format!("Most likely: {}", report.cause()));
+    reporter.note(&format!("Most likely: {}", likely(report, &machine.signs)));
+    let silent = matches!(
+        report.last(),
+        Some(wait::State::Silent | wait::State::Closed | wait::State::NotListening)
+    );
+    let asks = |line: &String| line.trim_end().ends_with("login:");
+    if machine.signs.is_empty() && silent && machine.console.last().is_some_and(asks) {
+        reporter.note(
+            "The guest's console asks for a login: it has booted, and lacks its network, or sshd",
+        );
+    }
+}
+
+/// Why there was no login. What the guest said of itself counts for more than what its port does.
+fn likely(report: &wait::Report, signs: &[Seen]) -> String {
+    match signs.last() {
+        Some(seen) => format!("the guest {}: {}", seen.sign.words(), seen.line.trim()),
+        None => report.cause(),
+    }
+}
+
+/// The error of a guest that did not let us in, with what it said of itself.
+pub(super) fn of_wait(error: Error, signs: &[Seen]) -> Error {
+    let Some(seen) = signs.last() else {
+        return error;
+    };
+    let text = format!("{error}: the guest {}", seen.sign.words());
+    Error::new(error.kind(), text)
+        .with_remedy("look at the console's log, which says how it came to that")
+        .with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::console::Sign;
+
+    #[test]
+    fn a_guest_in_emergency_mode_is_the_cause_and_not_its_sshd() {
+        let report = wait::Report::default();
+        let signs = [Seen {
+            sign: Sign::EmergencyMode,
+            line: "You are in emergency mode.\r".to_owned(),
+            after: Duration::from_secs(248),
+        }];
+        assert_eq!(likely(&report, &[]), report.cause());
+        assert_eq!(
+            likely(&report, &signs),
+            "the guest is in emergency mode: You are in emergency mode."
+        );
+        let wait = || Error::new(ErrorKind::TimedOut, "no login by SSH within 1200 s");
+        let error = of_wait(wait(), &signs);
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        let text = error.to_string();
+        assert!(
+            text.contains("within 1200 s: the guest is in emergency mode"),
+            "{text}"
+        );
+        assert_eq!(of_wait(wait(), &[]).to_string(), wait().to_string());
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::alongside::alongside;
-use super::failure::{of_death, tell_evidence, tell_wait};
+use super::failure::{of_death, of_wait, tell_evidence, tell_wait};
 use super::prepared::{Prepared, is_native};
 use super::provisioner::{Connection, Facts, cloud_init};
 use crate::communicator::ssh::{Limits, Notice, Options, Ssh};
@@ -16,6 +16,8 @@ use crate::machine::{Accelerator, Running, Start};
 
 /// For the guest to answer, where the template does not say.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// For a machine to end after its guest's last word.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// How much longer things take where the guest is emulated.
 const PATIENCE: u32 = 4;
 
@@ -74,6 +76,13 @@ impl<'a> Connected<'a> {
     pub(super) fn watched<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let result = while_watched(&self.running, &self.lost, work);
         let request = self.prepared.request;
+        // A connection that ends may be the first that is seen of a machine that does.
+        if let Err(error) = &result
+            && error.kind() == ErrorKind::Connection
+        {
+            self.running
+                .wait(LAST_WORDS * self.patience, &*request.stop)?;
+        }
         match (result, self.running.death()) {
             (Err(error), Some(death)) if !(request.stop)() => {
                 let report = self.running.report();
@@ -303,14 +312,14 @@ fn wait_for_ssh(
     if let Some(seen) =
         std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<wait::Report>())
     {
-        tell_wait(reporter, seen);
+        tell_wait(reporter, seen, &report);
     }
     match running.death() {
         Some(death) => Err(Lost {
             error: of_death(&death, &report),
             death: Some(death),
         }),
-        None => Err(error.into()),
+        None => Err(of_wait(error, &report.signs).into()),
     }
 }
 

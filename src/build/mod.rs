@@ -42,6 +42,7 @@ use guest::Connected;
 use late::RenderText;
 use prepared::Prepared;
 use provisioner::{Context, Facts};
+use runs::RunDirectory;
 use secrets::Masks;
 use texts::Texts;
 
@@ -69,7 +70,14 @@ pub fn build(request: &BuildRequest<'_>) -> Result<Report, Failed> {
     let started = Instant::now();
     let masks = masks(request).map_err(Failed::at(At::Host))?;
     let reporter = Reporter::new(&request.build.name, Arc::new(masks), request.sink);
-    let result = run(request, &reporter);
+    let host = request.surroundings;
+    // To the very end: scripts of post-processors lie in it, too.
+    let kept = RunDirectory::make(&host.runs, &host.run, &request.build.name, &*request.stop);
+    let result = kept.map_err(Failed::at(At::Host)).and_then(|kept| {
+        let result = run(request, &reporter);
+        drop(kept);
+        result
+    });
     let outcome = match &result {
         Ok(_) => Outcome::Done,
         Err(failed) if failed.error.kind() == ErrorKind::Cancelled => Outcome::Cancelled,

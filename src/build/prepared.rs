@@ -12,7 +12,6 @@ use super::event::{Reporter, Unit};
 use super::late::RenderText;
 use super::output::OutputDirectory;
 use super::request::{BuildRequest, OnError};
-use super::runs::RunDirectory;
 use super::texts::Texts;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Hashing, Signature, Step};
@@ -45,7 +44,6 @@ pub(super) struct Prepared<'a> {
     port: u16,
     // Last: all files lie in it.
     pub(super) output: OutputDirectory,
-    _run: RunDirectory,
     // The base stays in the cache for as long as it is needed.
     _base: Option<fetch::Fetched>,
 }
@@ -90,8 +88,7 @@ impl<'a> Prepared<'a> {
             ),
         )?;
         let output = OutputDirectory::claim(&directory, request.options.force, wish.names_main)?;
-        let run = RunDirectory::make(&host.runs, &host.run, &build.name, &*request.stop)?;
-        let run_directory = run.path().to_owned();
+        let run_directory = host.runs.join(&host.run).join(&build.name);
 
         let base = fetched_base(request, reporter)?;
         let origin = build.base.is_disk.then(|| Origin {
@@ -154,7 +151,6 @@ impl<'a> Prepared<'a> {
             copies,
             port,
             output,
-            _run: run,
             _base: Some(base),
         };
         if matches!(

@@ -19,11 +19,12 @@ const LOCK: &str = "lock";
 pub(crate) const KEY: &str = "key";
 /// What brings that key into the guest.
 pub(crate) const SEED: &str = "seed.img";
+/// The overlay of a test, which is worth nothing without it.
+pub(crate) const DISK: &str = "disk.qcow2";
 
 /// The directory of one build, below that of its run. Only its owner reads it.
 #[derive(Debug)]
 pub(crate) struct RunDirectory {
-    path: PathBuf,
     lock: PathBuf,
     hold: Option<Hold>,
 }
@@ -35,21 +36,16 @@ impl RunDirectory {
     /// The host's own; cancelled.
     pub(crate) fn make(runs: &Path, run: &str, build: &str, stop: &Stop) -> Result<Self> {
         let own = runs.join(run);
+        make_private_directory(runs)?;
         make_private_directory(&own)?;
         let lock = own.join(LOCK);
         let hold = Hold::wait(&lock, Share::Shared, stop, &mut |_| {})?;
-        let path = own.join(build);
-        make_private_directory(&path)?;
+        make_private_directory(own.join(build))?;
         sweep(runs, &own);
         Ok(Self {
-            path,
             lock,
             hold: Some(hold),
         })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 }
 
@@ -83,9 +79,16 @@ fn sweep(runs: &Path, own: &Path) {
             let _ = remove_tree(&run);
             continue;
         }
-        for build in names_in(&run).unwrap_or_default() {
-            for name in [KEY, SEED] {
-                let _ = remove_file(build.join(name));
+        for path in names_in(&run).unwrap_or_default() {
+            match look(&path) {
+                Ok(Some(seen)) if seen.kind == Kind::Directory => {
+                    for name in [KEY, SEED, DISK] {
+                        let _ = remove_file(path.join(name));
+                    }
+                }
+                // Scripts of the host. The lock goes with its hold.
+                Ok(_) if path != hold.path() => drop(remove_file(&path)),
+                _ => {}
             }
         }
         let _ = hold.remove();
@@ -115,7 +118,7 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let runs = top.path().join("qimg/runs");
         let made = make(&runs, "one");
-        for path in [made.path(), &runs.join("one")] {
+        for path in [runs.join("one/web"), runs.join("one"), runs.clone()] {
             let mode = path.metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o700, "{path:?}");
         }
@@ -126,16 +129,24 @@ mod tests {
     #[test]
     fn keys_of_a_killed_build_go_and_those_of_a_living_one_stay() {
         let runs = tempfile::tempdir().unwrap();
-        let alive = make(runs.path(), "alive");
-        std::fs::write(alive.path().join(KEY), "").unwrap();
+        let _alive = make(runs.path(), "alive");
+        let alive = runs.path().join("alive/web");
+        std::fs::write(alive.join(KEY), "").unwrap();
+        std::fs::write(runs.path().join("alive/packer-shell"), "").unwrap();
         let dead = runs.path().join("dead/web");
         std::fs::create_dir_all(&dead).unwrap();
         for name in [KEY, SEED, "console.log"] {
             std::fs::write(dead.join(name), "").unwrap();
         }
+        std::fs::write(runs.path().join("dead/packer-shell"), "").unwrap();
         let _next = make(runs.path(), "next");
         assert_eq!(names(&dead), ["console.log"]);
-        assert_eq!(names(alive.path()), [KEY]);
+        assert_eq!(names(&runs.path().join("dead")), ["web"]);
+        assert_eq!(names(&alive), [KEY]);
+        assert_eq!(
+            names(&runs.path().join("alive")),
+            [LOCK, "packer-shell", "web"]
+        );
     }
 
     #[test]

@@ -626,11 +626,9 @@ impl Supervision {
     fn take(&self, event: &Event) {
         match event.name.as_str() {
             "GUEST_PANICKED" => self.shared.die(Death::GuestPanicked),
-            "SHUTDOWN" => {
-                // With -no-shutdown QEMU would stay for ever.
-                if self.status() == Some("shutdown".to_owned()) {
-                    let _ = self.qmp.execute("quit", &Value::Null, SOON);
-                }
+            // With -no-shutdown QEMU would stay for ever.
+            "SHUTDOWN" if self.status().as_deref() == Some("shutdown") => {
+                let _ = self.qmp.execute("quit", &Value::Null, SOON);
             }
             "BLOCK_IO_ERROR" => {
                 let full = event.data["nospace"] == true;

@@ -14,6 +14,7 @@ use super::request::{Datasource, Evidence, TrialRequest};
 use super::seed::{Access, Password, has_volume};
 use crate::build::alongside::alongside;
 use crate::build::disk;
+use crate::build::runs::{DISK, SEED};
 use crate::communicator::ssh::{Key, Limits, Options, Ssh};
 use crate::communicator::{Stop, wait};
 use crate::error::{Error, ErrorKind, Result};
@@ -109,7 +110,7 @@ impl<'a> Bench<'a> {
         } else {
             None
         };
-        let disk = directory.join("disk.qcow2");
+        let disk = directory.join(DISK);
         remove_file(&disk)?;
         let size = disk::make(&disk, Some(&origin.disk), size)?;
         let mut additional = Vec::new();
@@ -155,7 +156,7 @@ impl<'a> Bench<'a> {
         )?;
         match options.datasource {
             Datasource::NoCloud => {
-                let file = self.directory.join("seed.img");
+                let file = self.directory.join(SEED);
                 self.access.volume(parts, instance, &file)?;
                 self.seed = Some(file);
             }

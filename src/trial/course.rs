@@ -149,7 +149,12 @@ pub fn trial(request: &TrialRequest<'_>) -> Result<Report> {
     let host = request.surroundings;
     let stop = &*request.stop;
     let origin = Origin::open(&request.image, request.format, &host.directory, stop)?;
-    let run = RunDirectory::make(&host.runs, &host.run, &request.name, stop)?;
+    let _run = RunDirectory::make(&host.runs, &host.run, &request.name, stop)?;
+    let place = host.runs.join(&host.run).join(&request.name);
+    let apart = host
+        .runs
+        .join(&host.run)
+        .join(format!("{}-passwords", request.name));
     let wanted = Wanted(request.checks);
     let mut known = Known::default();
     let mut guest_outcomes = Vec::new();
@@ -161,7 +166,7 @@ pub fn trial(request: &TrialRequest<'_>) -> Result<Report> {
     let users = wanted.users(&["password", "password-change"]);
     if !users.is_empty() {
         let change = !wanted.users(&["password-change"]).is_empty();
-        let directory = run.path().join("passwords");
+        let directory = apart.clone();
         let result = passwords(
             request,
             &origin,
@@ -187,7 +192,7 @@ pub fn trial(request: &TrialRequest<'_>) -> Result<Report> {
         users.extend(wanted.users(&["key"]));
         let mut seen = std::collections::BTreeSet::new();
         users.retain(|user| seen.insert(user.clone()));
-        let directory = run.path().join("machine");
+        let directory = place.clone();
         let size = disk_size(request, &wanted, &origin)?;
         let bench = Bench::new(request, &origin, directory, users, None, size)?;
         (request.tell)(&format!(
@@ -225,7 +230,8 @@ pub fn trial(request: &TrialRequest<'_>) -> Result<Report> {
     if !failed {
         evidence = Evidence::default();
         // There is nothing to look at.
-        let _ = remove_tree(run.path());
+        let _ = remove_tree(&place);
+        let _ = remove_tree(&apart);
     }
     Ok(Report {
         subject: request.image.display().to_string(),

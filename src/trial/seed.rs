@@ -8,6 +8,7 @@ use super::request::Datasource;
 use crate::build::access::cloud_config;
 use crate::build::accounts::{Account, look_for};
 use crate::build::disk::Origin;
+use crate::build::runs::KEY;
 use crate::communicator::keys::{KeyPair, Kind};
 use crate::error::Result;
 use crate::seed::{self, MetaData, Part, SeedRequest};
@@ -43,7 +44,7 @@ impl Access {
         let kind = || Kind::parse("ed25519", None);
         let key = KeyPair::generate(kind()?, KEY_COMMENT)?;
         let host_key = KeyPair::generate(kind()?, "qimg-test")?;
-        let key_file = directory.join("key");
+        let key_file = directory.join(KEY);
         key.write(&key_file)?;
         Ok(Self {
             users,

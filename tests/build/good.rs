@@ -18,14 +18,16 @@ fn a_native_build_makes_a_sealed_image_with_the_work_in_it_and_the_key_out_of_it
     let template = Native {
         seal: true,
         ..Native::with(
-            "[[provision]]\nshell = [\"echo done >/made\", \"cat /root/.ssh/authorized_keys >/keys-were\"]\n",
+            "[[provision]]\nshell = [\"echo done >/made\", \"cat /root/.ssh/authorized_keys >/keys-were\"]\nsudo = true\n",
         )
+        .ssh("username = \"builder\"")
     };
     let ended = workshop.build(&template, &[]).well();
     ended
         .has("Waiting for SSH, for 1200 s at most")
         .has("Sealing the guest")
-        .has("authorized-keys: removed 2")
+        .has("authorized-keys: removed 3")
+        .has("injected-users: removed")
         .has("VM files in: output/disk.qcow2")
         .has_not("Remains: a key");
     assert_eq!(
@@ -39,6 +41,7 @@ fn a_native_build_makes_a_sealed_image_with_the_work_in_it_and_the_key_out_of_it
     assert!(key.starts_with("ssh-ed25519 "), "{key}");
     assert_eq!(cat("/root/.ssh/authorized_keys"), None);
     assert_eq!(cat("/home/user/.ssh/authorized_keys"), None);
+    assert!(!cat("/etc/passwd").unwrap().contains("builder"));
     assert_eq!(cat("/etc/machine-id").as_deref(), Some(""));
     workshop.assert_tidy();
 

@@ -118,7 +118,7 @@ fn an_old_output_is_set_aside_until_the_new_one_is_there() {
     let bad = Native::quick("[[provision]]\nlocal = \"exit 7\"\n");
     workshop
         .build(&bad, &["-force"])
-        .failed(3, &["Script exited with non-zero exit status: 7"]);
+        .failed(3, &["ended with exit code 7"]);
     assert!(workshop.path("output/mine").exists());
     workshop.assert_tidy();
     workshop.build(&good, &["-force"]).well();

@@ -7,6 +7,14 @@ use crate::workshop::{Native, Workshop};
 #[test]
 fn nothing_of_a_killed_build_runs_on_and_the_next_one_sweeps_what_it_left() {
     let workshop = Workshop::new();
+    let mut building = workshop.start(
+        &Native::quick("[[provision]]\nlocal = \"echo begun; sleep 5\"\n"),
+        &[],
+    );
+    building.wait_for(": begun");
+    building.signal("KILL");
+    building.end().failed(137, &[]);
+    std::fs::remove_file(workshop.path("quick.qcow2")).unwrap();
     let slow = Native {
         output: "compression = \"zstd\"\nlevel = 22\n".to_owned(),
         ..Native::with("[[provision]]\nshell = \"echo begun; sleep 3; echo ended\"\n")

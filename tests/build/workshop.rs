@@ -29,6 +29,11 @@ pub fn cache() -> PathBuf {
     cache
 }
 
+/// Whether there is time for what another test shows nearly as well.
+pub fn is_nightly() -> bool {
+    std::env::var_os("QIMG_NIGHTLY").is_some()
+}
+
 /// The disk image that all builds start from.
 pub fn base() -> String {
     cache().join("small.qcow2").to_str().unwrap().to_owned()

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::disks::fat;
 use crate::program::qimg;
 use crate::sparsified::compressed;
-use crate::tools::{Mount, Random, fill, must, patch, peek, sparse};
+use crate::tools::{Mount, Random, fill, must, patch, peek, run, sparse};
 
 const MIB: u64 = 1 << 20;
 
@@ -97,6 +97,17 @@ const REFUSALS: &[(&str, &str, Make)] = &[
         |disk, _| {
             ext4(disk, &["-O", "^metadata_csum"]);
             debugfs(disk, "ssv free_blocks_count 77");
+        },
+    ),
+    (
+        "has blocks that the block bitmap says are free",
+        "ext4 without `metadata_csum` whose bitmap lost a block of the journal and gained another (`debugfs`: `freeb`, `setb`)",
+        |disk, _| {
+            ext4(disk, &["-b", "1024", "-O", "^metadata_csum"]);
+            let place = must(&["debugfs", "-R", "bmap <8> 100", text(disk)]);
+            debugfs(disk, &format!("freeb {}", place.trim()));
+            debugfs(disk, "setb 24000");
+            assert!(!run(&["e2fsck", "-fn", text(disk)]).status.success());
         },
     ),
     (

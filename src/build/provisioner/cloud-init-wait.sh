@@ -1,6 +1,6 @@
 # Waits until cloud-init has done all of its work. Says, line by line:
 #   qimg-cloud-init state absent|disabled|done|running
-#   qimg-cloud-init stage NAME           as it goes on
+#   qimg-cloud-init stage NAME           as it goes on; none while it does not say
 #   qimg-cloud-init file NAME, the file's lines each after a "|", qimg-cloud-init end
 # Needs no root. $1: seconds to wait at most.
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
@@ -38,20 +38,42 @@ finished() {
         [ "$(systemctl is-active cloud-final.service 2>/dev/null)" != activating ] || return 1
     fi
 }
+# The guest may have one slow processor, which cloud-init needs: nothing is started here but the naps.
 stage() {
-    sed -n 's/.*"stage": *"\([a-z-]*\)".*/\1/p' $run/status.json 2>/dev/null | head -n 1
+    stage=
+    [ -r $run/status.json ] || return 0
+    while IFS= read -r line || [ -n "$line" ]; do
+        case $line in
+        *'"stage": "'*)
+            stage=${line#*\"stage\": \"}
+            stage=${stage%%\"*}
+            return 0
+            ;;
+        esac
+    done <$run/status.json
+}
+now() {
+    if [ -r /proc/uptime ]; then
+        read -r now _ </proc/uptime
+        now=${now%%.*}
+    else
+        now=$(date +%s)
+    fi
 }
 nap=1
-if sleep 0.2 2>/dev/null; then nap=0.2; fi
-begun=$(date +%s)
+if sleep 0.25 2>/dev/null; then nap=0.25; fi
+now
+begun=$now
 last=
 until finished; do
-    now=$(stage)
-    if [ "$now" != "$last" ] && [ -n "$now" ]; then
-        last=$now
-        echo "qimg-cloud-init stage $now"
+    stage
+    [ -n "$last" ] || stage=${stage:-none}
+    if [ "$stage" != "$last" ] && [ -n "$stage" ]; then
+        last=$stage
+        echo "qimg-cloud-init stage $stage"
     fi
-    if [ $(($(date +%s) - begun)) -ge "$1" ]; then
+    now
+    if [ $((now - begun)) -ge "$1" ]; then
         echo 'qimg-cloud-init state running'
         exit 0
     fi

@@ -16,6 +16,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// What each line of the script's begins with.
 const MARK: &str = "qimg-cloud-init ";
 
+/// Said instead of a stage while there is none.
+const NO_STAGE: &str = "none";
+
 /// Bytes of each file of cloud-init's that are looked at.
 const MOST_BYTES: usize = 512 << 10;
 
@@ -77,7 +80,10 @@ pub fn wait(
     let exit = guest.run(&command, watch.left(), &mut |stream, line| match stream {
         Stream::Out => {
             if let Some(stage) = answer.take(line) {
-                let state = format!("its stage {stage}");
+                let state = match stage {
+                    NO_STAGE => "it is not done".to_owned(),
+                    stage => format!("its stage {stage}"),
+                };
                 reporter.waiting("the guest's cloud-init", &state, started.elapsed());
             }
         }
@@ -86,7 +92,7 @@ pub fn wait(
     });
     let late = || {
         let stage = match answer.stage.as_str() {
-            "" => "it has not begun".to_owned(),
+            "" | NO_STAGE => "it has not begun".to_owned(),
             stage => format!("it is in its stage {stage}"),
         };
         let message = format!(

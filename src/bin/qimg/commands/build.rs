@@ -155,10 +155,10 @@ fn asks(build: &Build) -> bool {
 }
 
 /// Runs all builds, so many at once.
-fn all<'t, T: Send>(
-    builds: &'t [Build],
+fn all<'t, B: Sync, T: Send>(
+    builds: &'t [B],
     at_once: usize,
-    work: &(dyn Fn(&'t Build) -> T + Sync),
+    work: &(dyn Fn(&'t B) -> T + Sync),
 ) -> Vec<std::thread::Result<T>> {
     let (free, freed) = (Mutex::new(at_once), Condvar::new());
     std::thread::scope(|scope| {
@@ -335,5 +335,20 @@ impl Ask for Terminal {
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_that_panics_takes_no_other_one_along() {
+        let results = all(&["one", "two", "three"], 1, &|name| {
+            assert_ne!(*name, "two", "a fault");
+            *name
+        });
+        let done: Vec<_> = results.into_iter().map(std::result::Result::ok).collect();
+        assert_eq!(done, [Some("one"), None, Some("three")]);
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -64,7 +65,7 @@ pub(super) fn cache(asked: Option<&Path>) -> Result<PathBuf> {
         })
 }
 
-/// Where runs keep logs and pictures.
+/// Where runs keep logs, pictures, and scripts while they run.
 fn runs() -> PathBuf {
     let set = |name: &str| {
         env::var_os(name)
@@ -73,8 +74,14 @@ fn runs() -> PathBuf {
     };
     set("XDG_STATE_HOME")
         .or_else(|| set("HOME").map(|home| home.join(".local/state")))
-        .unwrap_or_else(env::temp_dir)
-        .join("qimg/runs")
+        .map_or_else(
+            || {
+                // Straight in a directory of everybody's, where only we can have made it so that we may use it.
+                let user = std::fs::metadata("/proc/self").map_or(0, |process| process.uid());
+                env::temp_dir().join(format!("qimg-runs-{user}"))
+            },
+            |base| base.join("qimg/runs"),
+        )
 }
 
 /// Everything that builds need to know; `run` is this run's name.
@@ -98,17 +105,19 @@ pub(super) fn gather(cache_directory: &Path, threads: usize) -> Result<Surroundi
     };
     let time = now();
     let uuid = uuid::Uuid::new_v4();
+    let (runs, run) = (runs(), format!("{}-{}", time.as_secs(), std::process::id()));
     Ok(Surroundings {
         directory: directory()?,
-        runs: runs(),
-        run: format!("{}-{}", time.as_secs(), std::process::id()),
         run_uuid: uuid.to_string(),
         time: time.as_secs(),
         host: Host {
             environment: env::vars_os().collect::<Vec<(OsString, OsString)>>(),
-            temporary: env::temp_dir(),
+            // What a killed run leaves there is swept by a later one.
+            temporary: runs.join(&run),
             system: env::consts::OS.replace("macos", "darwin"),
         },
+        runs,
+        run,
         launcher: Launcher::new(program),
         agent: set("SSH_AUTH_SOCK").map(PathBuf::from),
         has_display: set("DISPLAY").or_else(|| set("WAYLAND_DISPLAY")).is_some(),

@@ -156,7 +156,8 @@ impl<'c, 'a, 'v> Claims<'c, 'a, 'v> {
         let own = fields.le16(6);
         let sound = fields.le16(0) == EXTENT_MAGIC
             && entries <= most
-            && most <= node.len() / ENTRY - 1
+            // The header takes as much room as an entry.
+            && most < node.len() / ENTRY
             && own <= MOST_DEPTH
             && depth.is_none_or(|depth| depth == own);
         if !sound {

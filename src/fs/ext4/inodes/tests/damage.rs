@@ -350,3 +350,68 @@ fn a_tebibyte_without_checksums_is_read_at_once() {
         assert!(taken.as_secs() < 20, "{options}: {taken:?}");
     }
 }
+
+/// Bytes of inodes and of their trees: nothing that is in use becomes free, and what is kept for them e2fsck finds
+/// fault with as well.
+#[test]
+fn damaged_inodes_free_nothing_and_only_damage_keeps_what_is_free() {
+    let mut chance = Chance(0x00c0_ffee);
+    for options in [
+        "-t ext2 -b 1024 -N 128",
+        "-t ext4 -b 1024 -N 128 -O ^metadata_csum,uninit_bg,^has_journal",
+    ] {
+        let image = Image::make("8M", options);
+        let source = image.directory.path().join("source");
+        fs::write(&source, vec![1; 40 << 10]).unwrap();
+        let mut commands = String::new();
+        for n in 0..30 {
+            commands.push_str(&format!("write {} f{n}\n", source.display()));
+        }
+        commands.push_str("symlink link target\nmkdir d\n");
+        for n in (0..30).step_by(3) {
+            commands.push_str(&format!("rm f{n}\n"));
+        }
+        image.debugfs(&commands);
+        image.assert_exact();
+        let sound = image.disk().in_memory();
+        let truth = sound.free_space().unwrap().free;
+        let superblock = sound.superblock();
+        let layout = Layout::of(&sound);
+        // e2fsck does not look into most of the filesystem's own inodes; here they count, as their bits are set.
+        let mut places: Vec<Range<u64>> = (11..48)
+            .map(|number| layout.inode(number))
+            .map(|at| at..at + 128.min(superblock.inode_size))
+            .collect();
+        let files: Vec<String> = (0..30).map(|n| format!("f{n}")).collect();
+        let names: Vec<&str> = files
+            .iter()
+            .skip(1)
+            .step_by(3)
+            .map(String::as_str)
+            .collect();
+        places.extend(
+            nodes(&image, &names)
+                .into_iter()
+                .map(|block| superblock.bytes(block..block + 1)),
+        );
+        let mut judged = 0;
+        for _ in 0..if nightly() { 4000 } else { 300 } {
+            let place = &places[usize::try_from(chance.below(places.len() as u64)).unwrap()];
+            let at = place.start + chance.below((place.end - place.start).min(128));
+            let old = sound.bytes(at..at + 1)[0];
+            let mut disk = sound.clone();
+            disk.patch(at, &[old ^ 1 << chance.below(8)]);
+            match disk.free_space() {
+                Ok(space) => assert_eq!(space.free, truth),
+                refused => {
+                    assert_kept(refused, options);
+                    if judged < 40 || nightly() {
+                        assert!(!is_clean(&image, &disk), "{options}: {at:#x}");
+                    }
+                    judged += 1;
+                }
+            }
+        }
+        assert!(judged > 10, "{options}: {judged}");
+    }
+}
