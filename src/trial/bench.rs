@@ -60,15 +60,15 @@ impl<'a> Bench<'a> {
     pub(super) fn new(
         request: &'a TrialRequest<'a>,
         origin: &'a Origin,
-        directory: PathBuf,
+        directory: &Path,
         users: Vec<String>,
         password: Option<&Password>,
         size: Option<u64>,
     ) -> Result<Self> {
-        let made = Self::make(request, origin, directory.clone(), users, password, size);
+        let made = Self::make(request, origin, directory.to_owned(), users, password, size);
         if made.is_err() {
             // There is nothing in it to look at, and nobody to tell.
-            let _ = remove_tree(&directory);
+            let _ = remove_tree(directory);
         }
         made
     }

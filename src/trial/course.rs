@@ -166,15 +166,7 @@ pub fn trial(request: &TrialRequest<'_>) -> Result<Report> {
     let users = wanted.users(&["password", "password-change"]);
     if !users.is_empty() {
         let change = !wanted.users(&["password-change"]).is_empty();
-        let directory = apart.clone();
-        let result = passwords(
-            request,
-            &origin,
-            directory,
-            &users,
-            change,
-            &mut known.logins,
-        );
+        let result = passwords(request, &origin, &apart, &users, change, &mut known.logins);
         if let Err(why) = kept(result)? {
             for user in &users {
                 for what in ["password", "password-change"] {
@@ -192,9 +184,8 @@ pub fn trial(request: &TrialRequest<'_>) -> Result<Report> {
         users.extend(wanted.users(&["key"]));
         let mut seen = std::collections::BTreeSet::new();
         users.retain(|user| seen.insert(user.clone()));
-        let directory = place.clone();
         let size = disk_size(request, &wanted, &origin)?;
-        let bench = Bench::new(request, &origin, directory, users, None, size)?;
+        let bench = Bench::new(request, &origin, &place, users, None, size)?;
         (request.tell)(&format!(
             "{} ({})",
             bench.choice.accelerator, bench.choice.why
@@ -580,6 +571,8 @@ fn end(
     let Some(check) = wanted.of(Kind::Shutdown) else {
         return Ok(());
     };
+    // Afterwards there is nothing to be seen.
+    let _ = machine.running.screenshot();
     let limit = check.timeout() * machine.patience;
     known.end = Some(kept(journey::shut_down(machine, limit, stop))?);
     Ok(())

@@ -88,9 +88,17 @@ pub(super) fn reboot(machine: &Machine, ssh: &Ssh, limit: Duration, stop: &Stop)
         )],
         true,
     )?;
+    let known = machine.running.signs().len();
     machine.watched(stop, || {
         loop {
             pause(stop)?;
+            if let Some(seen) = machine.running.signs().get(known) {
+                let words = seen.sign.words();
+                return Err(Error::new(
+                    ErrorKind::Guest,
+                    format!("after its reboot the guest {words}: {}", seen.line),
+                ));
+            }
             let left = limit.saturating_sub(started.elapsed());
             if left.is_zero() {
                 return Err(Error::new(

@@ -73,7 +73,7 @@ pub(super) fn gets_in(
 pub(super) fn passwords(
     request: &TrialRequest<'_>,
     origin: &Origin,
-    directory: std::path::PathBuf,
+    directory: &std::path::Path,
     users: &[String],
     change: bool,
     logins: &mut Logins,

@@ -18,7 +18,6 @@ use super::shape::Kind;
 pub type Fact = Result<Actual, String>;
 
 /// What `answers` say of a property of the check at `number`.
-#[must_use]
 pub fn fact(check: &Check, number: usize, property: &str, answers: &Answers) -> Fact {
     let known = Known {
         check,

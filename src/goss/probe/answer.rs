@@ -36,16 +36,16 @@ impl Answers {
             }
             let Some((key, value)) = value(line, checks) else {
                 let shown: String = String::from_utf8_lossy(line).chars().take(80).collect();
-                return Err(odd(format!(
+                return Err(odd(&format!(
                     "its answer has a line that is none: {shown:?}"
                 )));
             };
             is_whole = key == (None, "end".to_owned());
             if answers.values.len() >= MOST_VALUES {
-                return Err(odd("it answers more than it was asked".to_owned()));
+                return Err(odd("it answers more than it was asked"));
             }
             if answers.values.insert(key, value).is_some() {
-                return Err(odd("it answers the same question twice".to_owned()));
+                return Err(odd("it answers the same question twice"));
             }
         }
         match answers.global_text("lacks").as_deref() {
@@ -64,7 +64,7 @@ impl Answers {
             None => {}
         }
         if !is_whole {
-            return Err(odd("its answer ends early".to_owned()));
+            return Err(odd("its answer ends early"));
         }
         Ok(answers)
     }
@@ -93,7 +93,7 @@ impl Answers {
     }
 }
 
-fn odd(message: String) -> Error {
+fn odd(message: &str) -> Error {
     Error::new(
         ErrorKind::Guest,
         format!("the guest does not answer as it was asked: {message}"),

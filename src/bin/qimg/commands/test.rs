@@ -53,7 +53,6 @@ pub(super) fn run(args: &TestArgs, console: &mut Console<'_>) -> Status {
         Some(host) => up(args, host, &suite, with_guest, &told, &stop).map(|report| vec![report]),
         None => images(args, &suite, with_guest, &told, &stop),
     };
-    drop(told);
     let reports = reports.map_err(|error| match error.kind() {
         ErrorKind::Cancelled => interrupt.failure(error),
         _ => error.into(),
