@@ -36,6 +36,7 @@
 //! | layer | modules | knows |
 //! |---|---|---|
 //! | program | `src/bin/qimg` | arguments, words, colours, exit codes |
+//! | trials | [`trial`], [`goss`] (feature `build`) | what an image has to be like; how a guest is asked, and judged |
 //! | builds | [`mod@build`] (feature `build`) | what a template asks for: provisioning, sealing, masking, events |
 //! | operations | [`publish`] (feature `build`), [`compress`], [`rewrite`], [`prune`], [`create`], [`compare`], [`sparsify`], [`resize`], [`extract`], [`inspect`], [`usage`], [`disk`], [`seed`] | what a user asks for |
 //! | machine | [`machine`], [`communicator`], [`template`], [`fetch`], [`digest`] | a QEMU that is watched; ways into a guest; what a build is; files from elsewhere, compared with their checksums (feature `build`) |
@@ -86,6 +87,8 @@ pub mod fs;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "build")]
+pub mod goss;
 pub mod image;
 pub mod inspect;
 pub mod iso9660;
@@ -108,6 +111,8 @@ pub mod store;
 pub mod survey;
 #[cfg(feature = "build")]
 pub mod template;
+#[cfg(feature = "build")]
+pub mod trial;
 pub mod units;
 pub mod usage;
 pub mod volume;

@@ -242,7 +242,7 @@ fn names(part: &Part, user: &str) -> bool {
 }
 
 /// A part of user-data that adds to all others, whatever they say: the user, its key, and the host key.
-fn cloud_config(
+pub(crate) fn cloud_config(
     user: &str,
     account: Account,
     key: &KeyPair,

@@ -19,7 +19,7 @@ const MOST_FILES: usize = 1000;
 
 /// A user of the base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Account {
+pub(crate) enum Account {
     /// It is there.
     There {
         /// Nobody logs in by a password.
@@ -34,7 +34,7 @@ pub(super) enum Account {
 }
 
 /// Looks for the user `name`.
-pub(super) fn look_for(name: &str, origin: &Origin) -> Account {
+pub(crate) fn look_for(name: &str, origin: &Origin) -> Account {
     find(name, origin).unwrap_or(Account::Unknown)
 }
 
@@ -58,6 +58,29 @@ fn find(name: &str, origin: &Origin) -> Result<Account> {
             .is_some_and(|password| password.starts_with(['!', '*']));
         return Ok(Account::There { locked });
     }
+    Ok(match default_of(&browser)? {
+        Some(default) if default == name => Account::Default,
+        _ => Account::Missing,
+    })
+}
+
+/// The user that the image's cloud-init makes by itself, as far as it can be read.
+pub(crate) fn default_user_of(origin: &Origin) -> Option<String> {
+    let options = OpenOptions {
+        format: Some(origin.format),
+        ..OpenOptions::default()
+    };
+    let image = Image::open(&origin.path, &options).ok()?;
+    let chain = image.chain(Depth::Chain, None).ok()?;
+    let browser = Browser::open(&Volume::whole(&chain), None).ok()?;
+    default_of(&browser).ok().flatten()
+}
+
+fn default_of(browser: &Browser<'_>) -> Result<Option<String>> {
+    let read = |path: &[u8]| -> Result<Vec<u8>> {
+        let at = browser.locate(path, LastLink::Follow)?;
+        read_start(at.tree, at.found.node, LONGEST)
+    };
     let mut default = read(b"/etc/cloud/cloud.cfg")
         .ok()
         .and_then(|text| default_user(&text));
@@ -71,10 +94,7 @@ fn find(name: &str, origin: &Origin) -> Result<Account> {
             }
         }
     }
-    Ok(match default {
-        Some(default) if default == name => Account::Default,
-        _ => Account::Missing,
-    })
+    Ok(default)
 }
 
 /// The field of a line `name:...`, counted from the one behind the name.

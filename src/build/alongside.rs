@@ -10,7 +10,7 @@ use std::time::Duration;
 const POLL: Duration = Duration::from_millis(50);
 
 /// Does `work`. Meanwhile another thread calls `look` again and again, until that says that it has seen enough.
-pub(super) fn alongside<T>(mut look: impl FnMut() -> bool + Send, work: impl FnOnce() -> T) -> T {
+pub(crate) fn alongside<T>(mut look: impl FnMut() -> bool + Send, work: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {

@@ -9,16 +9,17 @@
 //! Each stage takes the one before it, and cleans up when it is dropped, the last one first: whatever ends a build, no QEMU
 //! and no half a file is left.
 
-mod access;
-mod accounts;
-mod alongside;
+pub(crate) mod access;
+pub(crate) mod accounts;
+pub(crate) mod alongside;
 pub mod artifact;
 mod boot_command;
 mod bridge;
 mod chain;
-mod disk;
+pub(crate) mod disk;
 pub mod event;
 mod failure;
+mod firmware_choice;
 mod guest;
 mod http;
 mod image;
@@ -33,7 +34,7 @@ mod prepared;
 pub mod provisioner;
 pub mod register;
 mod request;
-mod runs;
+pub(crate) mod runs;
 pub mod seal;
 pub mod secrets;
 pub mod steps;

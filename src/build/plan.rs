@@ -8,7 +8,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::boot_command;
-use super::prepared::{filled_in, find_firmware, kernel_arguments, path_of};
+use super::firmware_choice::find_firmware;
+use super::prepared::{filled_in, kernel_arguments, path_of};
 use super::request::BuildRequest;
 use super::texts::Texts;
 use crate::error::Result;

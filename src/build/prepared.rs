@@ -12,6 +12,7 @@ use super::accounts::{self, Account};
 use super::boot_command;
 use super::disk::{self, Origin};
 use super::event::{Reporter, Unit};
+use super::firmware_choice::choose_firmware;
 use super::http::{self, Serving};
 use super::late::RenderText;
 use super::media;
@@ -25,7 +26,7 @@ use crate::fetch::{self, Hashing, Signature, Step};
 use crate::machine::accelerator::{self, Choice};
 use crate::machine::command_line::{Boot, Drive, Forward, Spec, wishes};
 use crate::machine::{Accelerator, CommandLine, command_line, firmware, launcher};
-use crate::template::model::{Dialect, Firmware, NetworkBoot};
+use crate::template::model::{Dialect, NetworkBoot};
 
 /// States that are tried before a build begins at its beginning.
 const MOST_TRIES: usize = 3;
@@ -644,67 +645,6 @@ fn fetched_base(request: &BuildRequest<'_>, reporter: &Reporter<'_>) -> Result<f
         }
     }
     Ok(fetched)
-}
-
-fn choose_firmware(request: &BuildRequest<'_>, output: &OutputDirectory) -> Result<Option<Boot>> {
-    let keeps = match &request.build.machine.firmware {
-        Firmware::Efi { drop_variables, .. } => !drop_variables,
-        _ => false,
-    };
-    let directory = if keeps {
-        output.artifact()
-    } else {
-        output.work().to_owned()
-    };
-    Ok(match find_firmware(request)? {
-        Some(Boot::Flash(found)) => {
-            Some(Boot::Flash(found.with_copy(&directory.join("efivars.fd"))?))
-        }
-        other => other,
-    })
-}
-
-/// The firmware that the machine will have, with the host's own variables.
-pub(super) fn find_firmware(request: &BuildRequest<'_>) -> Result<Option<Boot>> {
-    let (machine, host) = (&request.build.machine, request.surroundings);
-    let at = |path: &Path| host.directory.join(path);
-    Ok(match &machine.firmware {
-        Firmware::Default => None,
-        // A name without a directory is one of QEMU's own files.
-        Firmware::File { path, flash: false } => Some(Boot::Bios(if at(path).exists() {
-            at(path)
-        } else {
-            path.clone()
-        })),
-        Firmware::File { path, flash: true } => Some(Boot::OneFlash(at(path))),
-        Firmware::Efi {
-            code,
-            variables,
-            secure,
-            ..
-        } => Some(Boot::Flash(match code {
-            Some(code) => {
-                let variables = variables.as_deref().map(at);
-                firmware::named(&at(code), variables.as_deref(), &host.firmware)?
-            }
-            None => {
-                let binary = Path::new(&machine.qemu)
-                    .file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy();
-                let wanted = firmware::Wanted {
-                    architecture: binary.strip_prefix("qemu-system-").unwrap_or("x86_64"),
-                    machine_type: machine.machine_type.as_deref(),
-                    secure: *secure,
-                };
-                let mut found = firmware::find(&wanted, &host.firmware)?;
-                if let Some(variables) = variables {
-                    found.variables = at(variables);
-                }
-                found
-            }
-        })),
-    })
 }
 
 /// Whether a dialect's own defaults hold where the template says nothing.

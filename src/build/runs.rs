@@ -16,13 +16,15 @@ const KEPT: usize = 20;
 /// Held by all builds of a run, for as long as they need the directory.
 pub(super) const LOCK: &str = "lock";
 /// What opens the guest while a build runs.
-pub(super) const KEY: &str = "key";
+pub(crate) const KEY: &str = "key";
 /// What brings that key into the guest.
-pub(super) const SEED: &str = "seed.img";
+pub(crate) const SEED: &str = "seed.img";
+/// The overlay of a test, which is worth nothing without it.
+pub(crate) const DISK: &str = "disk.qcow2";
 
 /// The directory of one build, below that of its run. Only its owner reads it.
 #[derive(Debug)]
-pub(super) struct RunDirectory {
+pub(crate) struct RunDirectory {
     lock: PathBuf,
     hold: Option<Hold>,
 }
@@ -32,7 +34,7 @@ impl RunDirectory {
     ///
     /// # Errors
     /// The host's own; cancelled.
-    pub(super) fn make(runs: &Path, run: &str, build: &str, stop: &Stop) -> Result<Self> {
+    pub(crate) fn make(runs: &Path, run: &str, build: &str, stop: &Stop) -> Result<Self> {
         let own = runs.join(run);
         make_private_directory(runs)?;
         make_private_directory(&own)?;
@@ -80,7 +82,7 @@ fn sweep(runs: &Path, own: &Path) {
         for path in names_in(&run).unwrap_or_default() {
             match look(&path) {
                 Ok(Some(seen)) if seen.kind == Kind::Directory => {
-                    for name in [KEY, SEED] {
+                    for name in [KEY, SEED, DISK] {
                         let _ = remove_file(path.join(name));
                     }
                 }

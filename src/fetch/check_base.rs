@@ -75,7 +75,7 @@ pub fn check_base(path: &Path, named: NamedFiles) -> Result<Checked> {
     })
 }
 
-fn refuse_named_files(image: &Image, path: &Path) -> Result<()> {
+pub(crate) fn refuse_named_files(image: &Image, path: &Path) -> Result<()> {
     let remedy = "QEMU would open that file of this host; get an image that stands alone, or make one of it with \
                   `qimg convert` where you trust it";
     if let Some((name, _)) = image.backing_file() {

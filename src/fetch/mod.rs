@@ -8,7 +8,7 @@
 //! ```
 
 pub mod cache;
-mod check_base;
+pub(crate) mod check_base;
 pub mod checksum;
 pub(crate) mod http;
 mod list_file;

@@ -29,7 +29,7 @@ pub mod output;
 pub mod read;
 pub mod serve;
 mod tar;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -45,6 +45,8 @@ pub use crate::iso9660::File;
 pub(crate) use check::nearest;
 pub use default_user::default_user;
 pub use header::Header;
+#[cfg(feature = "build")]
+pub(crate) use multipart::join as join_parts;
 
 /// The label that cloud-init looks for.
 pub const LABEL: &str = "cidata";

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 const MAX_LINE: usize = 998;
 
 /// The only part as it is; more than one as a MIME message, in order.
-pub(super) fn join(parts: &[Part]) -> Result<Vec<u8>> {
+pub(crate) fn join(parts: &[Part]) -> Result<Vec<u8>> {
     let parts: Vec<&Part> = match parts {
         [] => return Ok(Vec::new()),
         [only] => return Ok(only.bytes.clone()),

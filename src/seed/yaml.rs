@@ -5,7 +5,7 @@
 
 mod scalar;
 
-pub(super) use scalar::implicit;
+pub(crate) use scalar::implicit;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -19,9 +19,9 @@ const MAX_NODES: usize = 1 << 18;
 
 /// A place in a text; both numbers begin with 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Mark {
-    pub(super) line: usize,
-    pub(super) column: usize,
+pub(crate) struct Mark {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
 }
 
 impl From<Span> for Mark {
@@ -35,13 +35,13 @@ impl From<Span> for Mark {
 
 /// A value and where it begins.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) mark: Mark,
-    pub(super) value: Value,
+pub(crate) struct Node {
+    pub(crate) mark: Mark,
+    pub(crate) value: Value,
 }
 
 #[derive(Debug, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
     /// `None` beyond 64 bits.
@@ -63,21 +63,21 @@ impl PartialEq for Node {
 }
 
 impl Node {
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    pub(super) fn list(&self) -> &[Rc<Node>] {
+    pub(crate) fn list(&self) -> &[Rc<Node>] {
         match &self.value {
             Value::List(items) => items,
             _ => &[],
         }
     }
 
-    pub(super) fn map(&self) -> Option<&[(Rc<Node>, Rc<Node>)]> {
+    pub(crate) fn map(&self) -> Option<&[(Rc<Node>, Rc<Node>)]> {
         match &self.value {
             Value::Map(entries) => Some(entries),
             _ => None,
@@ -85,7 +85,7 @@ impl Node {
     }
 
     /// The value of a key that is text; the last one where it is there twice.
-    pub(super) fn field(&self, name: &str) -> Option<&Rc<Node>> {
+    pub(crate) fn field(&self, name: &str) -> Option<&Rc<Node>> {
         let found = self
             .map()?
             .iter()
@@ -95,7 +95,7 @@ impl Node {
     }
 
     /// A key in words.
-    pub(super) fn key_text(&self) -> String {
+    pub(crate) fn key_text(&self) -> String {
         match &self.value {
             Value::Text(text) => text.clone(),
             Value::Null => "null".to_owned(),
@@ -109,14 +109,14 @@ impl Node {
 
 /// What is wrong with a text as YAML.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) mark: Mark,
-    pub(super) message: String,
+pub(crate) struct Fault {
+    pub(crate) mark: Mark,
+    pub(crate) message: String,
 }
 
 impl Fault {
     /// Whether it lies in the bounds here rather than in the text.
-    pub(super) fn is_limit(&self) -> bool {
+    pub(crate) fn is_limit(&self) -> bool {
         [TOO_DEEP, TOO_MANY, "recursion limit exceeded"].contains(&self.message.as_str())
             || self.message.starts_with(IN_FLOW)
     }
@@ -128,22 +128,39 @@ const TOO_MANY: &str = "more values than are checked";
 
 /// A key that a map has more than once: the last value counts.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Duplicate {
-    pub(super) mark: Mark,
-    pub(super) first: Mark,
-    pub(super) key: String,
+pub(crate) struct Duplicate {
+    pub(crate) mark: Mark,
+    pub(crate) first: Mark,
+    pub(crate) key: String,
 }
 
 /// What a text holds.
 #[derive(Debug)]
-pub(super) struct Document {
-    pub(super) root: Rc<Node>,
-    pub(super) duplicates: Vec<Duplicate>,
+pub(crate) struct Document {
+    pub(crate) root: Rc<Node>,
+    pub(crate) duplicates: Vec<Duplicate>,
+}
+
+/// The one document of `text`, as cloud-init reads it.
+pub(crate) fn load(text: &str) -> Result<Document, Fault> {
+    load_as(text, Schema::Version11)
+}
+
+/// Which plain words are no text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Schema {
+    /// Those of YAML 1.1, as PyYAML resolves them.
+    #[default]
+    Version11,
+    /// Those of YAML 1.2: `yes` and `10:30` are text.
+    #[cfg(feature = "build")]
+    Core,
 }
 
 /// The one document of `text`.
-pub(super) fn load(text: &str) -> Result<Document, Fault> {
+pub(crate) fn load_as(text: &str, schema: Schema) -> Result<Document, Fault> {
     refuse_controls(text)?;
+    let parse = |text: &str| parse(text, schema);
     let first = match parse(text) {
         Err(fault) if fault.message.starts_with(IN_FLOW) && text.len() <= MAX_RELAID => fault,
         result => return result,
@@ -201,8 +218,11 @@ fn refuse_controls(text: &str) -> Result<(), Fault> {
     fault(Mark { line, column }, "a character that cannot be printed")
 }
 
-fn parse(text: &str) -> Result<Document, Fault> {
-    let mut loader = Loader::default();
+fn parse(text: &str, schema: Schema) -> Result<Document, Fault> {
+    let mut loader = Loader {
+        schema,
+        ..Loader::default()
+    };
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| Fault {
             mark: Mark {
@@ -249,6 +269,7 @@ struct Map {
 
 #[derive(Default)]
 struct Loader {
+    schema: Schema,
     open: Vec<Open>,
     anchors: BTreeMap<usize, Rc<Node>>,
     root: Option<Rc<Node>>,
@@ -274,11 +295,20 @@ impl Loader {
                 let plain = style == ScalarStyle::Plain;
                 let merge = plain && tag.is_none() && text == "<<";
                 // Both are types of their own in version 1.1, and PyYAML cannot make values of them.
-                if plain && tag.is_none() && (text == "<<" || text == "=") && !self.expects_key() {
+                if self.schema == Schema::Version11
+                    && plain
+                    && tag.is_none()
+                    && (text == "<<" || text == "=")
+                    && !self.expects_key()
+                {
                     return fault(mark, "this is no text: quote it");
                 }
-                let value = scalar::resolve(&text, plain, tag.as_deref())
-                    .map_err(|message| Fault { mark, message })?;
+                let value = match self.schema {
+                    #[cfg(feature = "build")]
+                    Schema::Core if plain && tag.is_none() => scalar::core(&text),
+                    _ => scalar::resolve(&text, plain, tag.as_deref())
+                        .map_err(|message| Fault { mark, message })?,
+                };
                 self.complete(Node { mark, value }, anchor, merge)?;
             }
             Event::SequenceStart(anchor, tag) => {

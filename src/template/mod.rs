@@ -20,7 +20,7 @@ pub mod check;
 pub mod convert;
 mod document;
 mod functions;
-mod go;
+pub(crate) mod go;
 mod json;
 pub mod late;
 pub mod model;

@@ -2,10 +2,10 @@
 
 use crate::program::{qimg, scratch};
 
-const COMMANDS: [&str; 27] = [
+const COMMANDS: [&str; 28] = [
     "info", "map", "check", "compare", "measure", "create", "convert", "compress", "sparsify",
     "inspect", "ls", "cat", "cp", "stat", "resize", "disk", "seed", "build", "run", "ssh", "ps",
-    "kill", "validate", "template", "cache", "publish", "release",
+    "kill", "validate", "template", "cache", "publish", "release", "test",
 ];
 
 #[test]

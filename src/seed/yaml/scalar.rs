@@ -43,7 +43,7 @@ pub(super) fn resolve(text: &str, plain: bool, tag: Option<&Tag>) -> Result<Valu
 }
 
 /// What a plain word is.
-pub(in crate::seed) fn implicit(text: &str) -> Value {
+pub(crate) fn implicit(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
         "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
@@ -77,6 +77,47 @@ pub(in crate::seed) fn implicit(text: &str) -> Value {
         return Value::Timestamp;
     }
     Value::Text(text.to_owned())
+}
+
+/// What a plain word is by the core schema of YAML 1.2.
+#[cfg(feature = "build")]
+pub(super) fn core(text: &str) -> Value {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
+        "true" | "True" | "TRUE" => return Value::Bool(true),
+        "false" | "False" | "FALSE" => return Value::Bool(false),
+        _ => {}
+    }
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let radix = [("0x", 16), ("0o", 8)].into_iter();
+    for (prefix, radix) in radix {
+        if let Some(rest) = text.strip_prefix(prefix)
+            && !rest.is_empty()
+            && rest.chars().all(|c| c.is_digit(radix))
+        {
+            return Value::Int(i64::from_str_radix(rest, radix).ok());
+        }
+    }
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Value::Int(text.parse().ok());
+    }
+    match digits {
+        ".inf" | ".Inf" | ".INF" => {
+            let sign = if text.starts_with('-') { -1.0 } else { 1.0 };
+            return Value::Float(f64::INFINITY * sign);
+        }
+        ".nan" | ".NaN" | ".NAN" => return Value::Float(f64::NAN),
+        _ => {}
+    }
+    let fraction = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+        && digits.contains(|c: char| c.is_ascii_digit())
+        && digits
+            .chars()
+            .all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'));
+    match text.parse() {
+        Ok(value) if fraction => Value::Float(value),
+        _ => Value::Text(text.to_owned()),
+    }
 }
 
 /// An integer without its sign: binary, octal, decimal, hexadecimal or in base 60. The inner `None` is one beyond 64 bits.

@@ -59,6 +59,8 @@ pub(super) fn call(name: &str, arguments: &[Value], most: usize) -> Result<Value
             count(1)?;
             match first {
                 Value::Text(text) => Ok(Value::Int(i64::try_from(text.len()).unwrap_or(i64::MAX))),
+                Value::List(list) => Ok(Value::Int(i64::try_from(list.len()).unwrap_or(i64::MAX))),
+                Value::Map(map) => Ok(Value::Int(i64::try_from(map.len()).unwrap_or(i64::MAX))),
                 Value::Nil => Err("len of nil pointer".to_owned()),
                 other => Err(format!("len of type {}", other.kind())),
             }
@@ -136,7 +138,8 @@ fn each(text: &str, change: impl Fn(char) -> Option<String>) -> String {
 
 fn equal(a: &Value, b: &Value) -> Result<bool, String> {
     match (a, b) {
-        (Value::Fields(_), _) | (_, Value::Fields(_)) => {
+        (Value::Fields(_) | Value::List(_) | Value::Map(_), _)
+        | (_, Value::Fields(_) | Value::List(_) | Value::Map(_)) => {
             Err("non-comparable type for comparison".to_owned())
         }
         (Value::Nil, Value::Nil) => Ok(true),
@@ -157,7 +160,8 @@ fn less(a: &Value, b: &Value) -> Result<bool, String> {
         (Value::Bool(_), Value::Bool(_)) | (Value::Nil, Value::Nil) => {
             Err("invalid type for comparison".to_owned())
         }
-        (Value::Nil | Value::Fields(_), _) | (_, Value::Nil | Value::Fields(_)) => {
+        (Value::Nil | Value::Fields(_) | Value::List(_) | Value::Map(_), _)
+        | (_, Value::Nil | Value::Fields(_) | Value::List(_) | Value::Map(_)) => {
             Err("invalid type for comparison".to_owned())
         }
         _ => Err("incompatible types for comparison".to_owned()),
@@ -190,6 +194,21 @@ fn index(arguments: &[Value]) -> Result<Value, String> {
                 let byte = byte.ok_or_else(|| format!("index out of range: {at}"))?;
                 Value::Int(i64::from(*byte))
             }
+            Value::List(list) => {
+                let at = position(place)?;
+                let found = list.get(at).cloned();
+                found.ok_or_else(|| format!("index out of range: {at}"))?
+            }
+            Value::Map(map) => match place {
+                Value::Text(name) => map.get(&**name).cloned().ok_or_else(|| {
+                    let known: Vec<&str> = map.keys().map(String::as_str).take(20).collect();
+                    format!(
+                        "there is no '{name}' in the map, which has {}",
+                        known.join(", ")
+                    )
+                })?,
+                other => return Err(format!("a map has no key of type {}", other.kind())),
+            },
             Value::Nil => return Err("index of untyped nil".to_owned()),
             other => return Err(format!("can't index item of type {}", other.kind())),
         };

@@ -8,7 +8,7 @@ use super::value::Value;
 use super::{Fault, Functions, builtin, parse, run};
 
 /// Text that means itself.
-pub(in crate::template) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace("{{", "{{\"{{\"}}")
 }
 
@@ -16,7 +16,7 @@ pub(in crate::template) fn escape(text: &str) -> String {
 ///
 /// A call that fails now is left: it may never be reached. A variable whose own value is a template for later, as
 /// `template_of` tells by its name, is put in as such where it stands alone.
-pub(in crate::template) fn fold(
+pub(crate) fn fold(
     text: &str,
     functions: &dyn Functions,
     later: &[&str],
@@ -44,11 +44,7 @@ pub(in crate::template) fn fold(
 }
 
 /// Whether `text` asks for its dot, or for one of `functions`; `None`: it is no template.
-pub(in crate::template) fn needs(
-    text: &str,
-    functions: &dyn Functions,
-    later: &[&str],
-) -> Result<bool, Fault> {
+pub(crate) fn needs(text: &str, functions: &dyn Functions, later: &[&str]) -> Result<bool, Fault> {
     if !text.contains("{{") {
         return Ok(false);
     }

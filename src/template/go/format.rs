@@ -6,7 +6,7 @@ use super::value::Value;
 const WIDEST: i64 = 1_000_000;
 
 /// One value, as `{{ . }}` prints it.
-pub(super) fn print_one(value: &Value) -> String {
+pub(crate) fn print_one(value: &Value) -> String {
     match value {
         Value::Nil => "<nil>".to_owned(),
         Value::Bool(value) => value.to_string(),
@@ -16,6 +16,17 @@ pub(super) fn print_one(value: &Value) -> String {
         Value::Fields(fields) => {
             let values: Vec<&str> = fields.values().map(String::as_str).collect();
             format!("{{{}}}", values.join(" "))
+        }
+        Value::List(list) => {
+            let items: Vec<String> = list.iter().map(print_one).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::Map(map) => {
+            let items: Vec<String> = map
+                .iter()
+                .map(|(name, item)| format!("{name}:{}", print_one(item)))
+                .collect();
+            format!("map[{}]", items.join(" "))
         }
     }
 }
@@ -223,7 +234,7 @@ impl Spec {
             (Value::Int(value), _) => self.int(*value, verb),
             (Value::Float(value), _) => self.float(*value, verb),
             (Value::Text(text), _) => self.text(text, verb),
-            (Value::Fields(_), _) => Some(print_one(value)),
+            (Value::Fields(_) | Value::List(_) | Value::Map(_), _) => Some(print_one(value)),
             _ => None,
         };
         text.unwrap_or_else(|| match value {

@@ -4,7 +4,7 @@
 //! An evaluator of qimg's own: templates come from anywhere, so nesting, steps and the size of all values together are
 //! bounded here, and a fault names the place in the text. The crates that there are bound nesting and loops, but let a
 //! template of 600 bytes double a text until memory ends; nor do they fill in a part of a template and leave the rest.
-//! What templates never meet is not there: complex numbers, lists and methods.
+//! What templates never meet is not there: complex numbers and methods.
 
 mod builtin;
 mod fold;
@@ -16,9 +16,10 @@ mod time;
 mod tree;
 mod value;
 
-pub(super) use fold::{escape, fold, needs};
-pub(super) use time::{Moment, layout, strftime};
-pub(super) use value::Value;
+pub(crate) use fold::{escape, fold, needs};
+pub(crate) use format::print_one;
+pub(crate) use time::{Moment, layout, strftime};
+pub(crate) use value::Value;
 
 /// Levels of blocks and parentheses at most.
 const DEEPEST: usize = 60;
@@ -31,7 +32,7 @@ const LONGEST: usize = 8 << 20;
 
 /// Why a template gives nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     /// Byte of the template's text.
     pub at: usize,
     /// In lower case.
@@ -55,16 +56,18 @@ impl Fault {
 
 /// What a function takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Param {
+pub(crate) enum Param {
     /// Text.
     Text,
     /// A whole number.
     Int,
+    /// Whatever comes.
+    Any,
 }
 
 /// A function that did not work: why, and what can be done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     /// In lower case.
     pub message: String,
     /// What can be done.
@@ -89,7 +92,7 @@ impl From<&str> for Refusal {
 }
 
 /// Functions beside the language's own.
-pub(super) trait Functions {
+pub(crate) trait Functions {
     /// The parameters of `name`, and whether the last may come any number of times; `None`: there is no such function.
     fn signature(&self, name: &str) -> Option<(&'static [Param], bool)>;
 
@@ -98,10 +101,15 @@ pub(super) trait Functions {
 
     /// Calls `name` with arguments that fit its signature.
     fn call(&self, name: &str, arguments: &[Value]) -> Result<String, Refusal>;
+
+    /// Calls `name` where its result may be more than text.
+    fn value(&self, name: &str, arguments: &[Value]) -> Result<Value, Refusal> {
+        self.call(name, arguments).map(|text| Value::text(&text))
+    }
 }
 
 /// Fills in `text`; `dot` is what fields are looked up in.
-pub(super) fn render(text: &str, functions: &dyn Functions, dot: &Value) -> Result<String, Fault> {
+pub(crate) fn render(text: &str, functions: &dyn Functions, dot: &Value) -> Result<String, Fault> {
     if !text.contains("{{") {
         return Ok(text.to_owned());
     }

@@ -158,39 +158,52 @@ impl<'a> Runner<'a> {
         let names = &branch.pipeline.variables;
         let mut pipeline = branch.pipeline.clone();
         pipeline.variables.clear();
-        let count = match self.pipeline(&pipeline, dot)? {
-            Value::Nil => 0,
-            Value::Int(count) => count,
+        // Key and value of each round.
+        let rounds: Vec<(Value, Value)> = match self.pipeline(&pipeline, dot)? {
+            Value::Nil => Vec::new(),
+            Value::Int(count) => {
+                let count = count.clamp(0, i64::try_from(MOST_STEPS).unwrap_or(i64::MAX) + 1);
+                (0..count)
+                    .map(|number| (Value::Int(number), Value::Int(number)))
+                    .collect()
+            }
+            Value::List(list) => (0..).map(Value::Int).zip(list.iter().cloned()).collect(),
+            Value::Map(map) => map
+                .iter()
+                .map(|(name, value)| (Value::text(name), value.clone()))
+                .collect(),
             other => {
-                let text = format!(
-                    "range goes through numbers here, not through a {}",
-                    other.kind()
-                );
+                let text = format!("range can't iterate over a {}", other.kind());
                 return Err(Fault::new(branch.at, text));
             }
         };
-        if count <= 0 {
+        if rounds.is_empty() {
             return match &branch.otherwise {
                 Some(nodes) => self.list(nodes, dot),
                 None => Ok(Flow::Next),
             };
         }
         let known = self.variables.len();
-        for number in 0..count {
+        for (key, value) in rounds {
             self.step(branch.at)?;
             self.variables.truncate(known);
-            for name in names {
-                let value = Value::Int(number);
+            for (place, name) in names.iter().enumerate() {
+                // One variable takes the value, the first of two the key.
+                let value = match (place, names.len()) {
+                    (0, 2) => key.clone(),
+                    _ => value.clone(),
+                };
                 if branch.pipeline.assigns {
                     self.assign(branch.at, name, value)?;
                 } else {
                     self.variables.push((name.clone(), value));
                 }
             }
-            if self.list(&branch.body, &Value::Int(number))? == Flow::Break {
+            if self.list(&branch.body, &value)? == Flow::Break {
                 break;
             }
         }
+        self.variables.truncate(known);
         Ok(Flow::Next)
     }
 
@@ -354,15 +367,13 @@ impl<'a> Runner<'a> {
             return Err(Fault::new(*place, text));
         }
         let arguments: Vec<Value> = arguments.into_iter().map(|(_, value)| value).collect();
-        let result = self.functions.call(name, &arguments);
-        result
-            .map(|text| Value::text(&text))
-            .map_err(|refusal| Fault {
-                at,
-                message: refusal.message,
-                remedy: refusal.remedy,
-                unset: refusal.unset,
-            })
+        let result = self.functions.value(name, &arguments);
+        result.map_err(|refusal| Fault {
+            at,
+            message: refusal.message,
+            remedy: refusal.remedy,
+            unset: refusal.unset,
+        })
     }
 
     fn call_builtin(
@@ -423,6 +434,22 @@ fn fields(at: usize, value: Value, names: &[String]) -> Result<Value, Fault> {
                     let mut fault = Fault::new(at, format!("there is no .{name} here"));
                     fault.remedy = Some(match list.is_empty() {
                         true => "nothing can be asked for here".to_owned(),
+                        false => format!("there is {}", list.join(", ")),
+                    });
+                    return Err(fault);
+                }
+            },
+            Value::Map(known) => match known.get(name) {
+                Some(value) => value.clone(),
+                None => {
+                    let list: Vec<String> = known
+                        .keys()
+                        .take(20)
+                        .map(|name| format!(".{name}"))
+                        .collect();
+                    let mut fault = Fault::new(at, format!("there is no .{name} here"));
+                    fault.remedy = Some(match list.is_empty() {
+                        true => "nothing is known here".to_owned(),
                         false => format!("there is {}", list.join(", ")),
                     });
                     return Err(fault);

@@ -28,7 +28,7 @@ const DAYS: [&str; 7] = [
 
 /// A point in time, in parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::template) struct Moment {
+pub(crate) struct Moment {
     year: u64,
     /// From 0 on.
     month: usize,
@@ -45,7 +45,7 @@ pub(in crate::template) struct Moment {
 
 impl Moment {
     /// The point that lies `since` behind 1970.
-    pub(in crate::template) fn new(since: std::time::Duration) -> Self {
+    pub(crate) fn new(since: std::time::Duration) -> Self {
         let seconds = since.as_secs();
         let days = seconds / 86_400;
         let clock = seconds % 86_400;
@@ -102,7 +102,7 @@ impl Moment {
 }
 
 /// `moment` as a layout in Go's manner shows it: the layout is how 2006-01-02 15:04:05 would look.
-pub(in crate::template) fn layout(moment: &Moment, layout: &str) -> String {
+pub(crate) fn layout(moment: &Moment, layout: &str) -> String {
     let mut text = String::new();
     let mut rest = layout;
     let starts_lower = |rest: &str| rest.starts_with(|c: char| c.is_ascii_lowercase());
@@ -215,7 +215,7 @@ fn fraction(rest: &str, nanosecond: u32) -> Option<(usize, String)> {
 }
 
 /// `moment` with strftime's letters; those that Packer does not know stay as they are.
-pub(in crate::template) fn strftime(moment: &Moment, format: &str) -> String {
+pub(crate) fn strftime(moment: &Moment, format: &str) -> String {
     let mut text = String::new();
     let mut chars = format.chars();
     while let Some(c) = chars.next() {

@@ -27,6 +27,7 @@ mod runs;
 mod seed;
 mod single_dash;
 mod sparsify;
+mod test;
 mod write;
 
 use std::ffi::OsStr;
@@ -65,6 +66,7 @@ pub(crate) use seed::{
     SeedShowArgs,
 };
 pub(crate) use sparsify::SparsifyArgs;
+pub(crate) use test::{BootWith, TestArgs, TestDatasource, TestFormat};
 pub(crate) use write::WriteArgs;
 
 /// Everything that was typed.
@@ -111,6 +113,7 @@ Examples:
   qimg build debian.toml                    an image booted, provisioned, sealed and compressed
   qimg run disk.qcow2                       an image booted to look around; also ssh, ps and kill
   qimg publish web.qcow2 --to s3://images/  an image where others take it from
+  qimg test debian.qcow2 -s goss.yaml       whether an image is what it has to be, seen from inside
 
 Also there:
   qimg completions SHELL                    completions for bash, elvish, fish, powershell or zsh
@@ -120,7 +123,7 @@ Exit codes:
   0    done
   1    failed, or used wrongly
   129, 130, 143   ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM
-  build, check, compare, publish, run, seed and ssh have more of them; each command's --help says which.
+  build, check, compare, publish, run, seed, ssh and test have more of them; each command's --help says which.
 
 Results go to stdout; progress, warnings and errors to stderr.
 A file that an image names (a backing file, a data file) is not opened unless --backing says so.";
@@ -149,6 +152,7 @@ pub(crate) enum Command {
     Ssh(SshArgs),
     Ps(PsArgs),
     Kill(KillArgs),
+    Test(Box<TestArgs>),
     Validate(ValidateArgs),
     Template(TemplateCommandArgs),
     Cache(CacheArgs),

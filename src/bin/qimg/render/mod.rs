@@ -9,6 +9,7 @@ pub(crate) mod human;
 pub(crate) mod json;
 pub(crate) mod progress;
 pub(crate) mod svg;
+pub(crate) mod trial;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

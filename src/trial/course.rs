@@ -1,0 +1,617 @@
+//! The course of a trial: which checks need what, in which order they are made, and how they are joined to results.
+//!
+//! What cannot be found out is a failure of the checks that ask for it, with the reason; only what concerns the host or the
+//! image itself ends a trial.
+
+use std::time::{Duration, Instant};
+
+use super::bench::{Bench, Machine};
+use super::inside::{self, Boot};
+use super::journey::{self, End, Migration, Reboot};
+use super::logins::{Logins, passwords};
+use super::origin::Origin;
+use super::request::{Evidence, Kept, Report, TrialRequest};
+use super::sealed::{self, Sealed};
+use crate::build::accounts::default_user_of;
+use crate::build::provisioner::cloud_init::CloudInit;
+use crate::build::runs::RunDirectory;
+use crate::communicator::Communicator;
+use crate::communicator::ssh::Ssh;
+use crate::error::{Error, ErrorKind, Result};
+use crate::goss::facts::Fact;
+use crate::goss::matcher::Actual;
+use crate::goss::outcome::judge;
+use crate::goss::{self, Check, Kind, Outcome, State};
+use crate::machine::{Accelerator, Death};
+use crate::store::remove_tree;
+use crate::units::ByteSize;
+
+/// Between two looks at the console.
+const POLL: Duration = Duration::from_millis(200);
+
+/// What was asked, and what is known; `None`: nobody looked.
+type Asked<T> = Option<Result<T, String>>;
+
+/// All that is known beside the answers of the guest.
+#[derive(Default)]
+struct Known {
+    sealed: Asked<Sealed>,
+    boot: Asked<Boot>,
+    cloud_init: Asked<CloudInit>,
+    /// Bytes of the root, and of the image's disk and the machine's.
+    grow: Asked<(u64, u64, u64)>,
+    reboot: Asked<Reboot>,
+    migration: Asked<Migration>,
+    end: Asked<End>,
+    console: Asked<String>,
+    logins: Logins,
+}
+
+fn from<T>(asked: &Asked<T>, fact: impl FnOnce(&T) -> Fact) -> Fact {
+    match asked {
+        None => Err("nobody looked".to_owned()),
+        Some(Err(why)) => Err(why.clone()),
+        Some(Ok(known)) => fact(known),
+    }
+}
+
+impl Known {
+    fn fact(&self, check: &Check, property: &str) -> Fact {
+        match check.kind {
+            Kind::Sealed => from(&self.sealed, |known| known.fact(property)),
+            Kind::Boot => from(&self.boot, |known| known.fact(property)),
+            Kind::CloudInit => from(&self.cloud_init, |known| {
+                inside::of_cloud_init(known, property)
+            }),
+            Kind::Grow => from(&self.grow, |(root, image, disk)| {
+                if property == "root-size" {
+                    return Ok(Actual::Value((*root).into()));
+                }
+                // A filesystem counts what is left after its own tables.
+                let needed = image + (disk - image) / 4;
+                Ok(Actual::Value(
+                    (disk > image && *root >= needed.min(*disk)).into(),
+                ))
+            }),
+            Kind::Login => self.logins.fact(&check.subject, property),
+            Kind::Reboot => from(&self.reboot, |known| known.fact(property)),
+            Kind::Migrate => from(&self.migration, |known| known.fact(property)),
+            Kind::Shutdown => from(&self.end, |known| known.fact(property)),
+            Kind::Serial => from(&self.console, |text| Ok(Actual::Text(text.clone()))),
+            _ => Err("only a guest can tell".to_owned()),
+        }
+    }
+}
+
+/// Keeps a failure as a reason; a wish to stop ends all.
+fn kept<T>(result: Result<T>) -> Result<Result<T, String>> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
+/// Which checks there are that are not skipped.
+struct Wanted<'a>(&'a [Check]);
+
+impl Wanted<'_> {
+    fn of(&self, kind: Kind) -> Option<&Check> {
+        { self.0.iter() }.find(|check| check.kind == kind && !check.skip)
+    }
+
+    fn any(&self, kind: Kind) -> bool {
+        self.of(kind).is_some()
+    }
+
+    fn guest(&self) -> bool {
+        { self.0.iter() }
+            .any(|check| !check.kind.is_of_image() && check.kind != Kind::Matching && !check.skip)
+    }
+
+    /// Whether somebody has to log in; the console alone tells when a guest without SSH is up.
+    fn ssh(&self) -> bool {
+        let inside = [
+            Kind::Boot,
+            Kind::CloudInit,
+            Kind::Grow,
+            Kind::Migrate,
+            Kind::Reboot,
+        ];
+        self.guest()
+            || inside.into_iter().any(|kind| self.any(kind))
+            || !self.users(&["key"]).is_empty()
+            || (self.any(Kind::Shutdown) && !self.any(Kind::Serial))
+    }
+
+    fn machine(&self) -> bool {
+        self.ssh() || self.any(Kind::Serial) || self.any(Kind::Shutdown)
+    }
+
+    /// Users of checks of logins that ask for one of `properties`.
+    fn users(&self, properties: &[&str]) -> Vec<String> {
+        let mut users: Vec<String> = { self.0.iter() }
+            .filter(|check| check.kind == Kind::Login && !check.skip)
+            .filter(|check| properties.iter().any(|property| check.asks(property)))
+            .map(|check| check.subject.clone())
+            .collect();
+        users.dedup();
+        users
+    }
+}
+
+/// Tries one image.
+///
+/// # Errors
+/// The image cannot be read, names other files, or was changed meanwhile; the host has no QEMU, or no firmware; cancelled.
+pub fn trial(request: &TrialRequest<'_>) -> Result<Report> {
+    let started = Instant::now();
+    let host = request.surroundings;
+    let stop = &*request.stop;
+    let origin = Origin::open(&request.image, request.format, &host.directory, stop)?;
+    let _run = RunDirectory::make(&host.runs, &host.run, &request.name, stop)?;
+    let place = host.runs.join(&host.run).join(&request.name);
+    let apart = host
+        .runs
+        .join(&host.run)
+        .join(format!("{}-passwords", request.name));
+    let wanted = Wanted(request.checks);
+    let mut known = Known::default();
+    let mut guest_outcomes = Vec::new();
+    let mut evidence = Evidence::default();
+    let mut notes = Vec::new();
+    if wanted.any(Kind::Sealed) {
+        known.sealed = Some(kept(sealed::look(&origin))?);
+    }
+    let users = wanted.users(&["password", "password-change"]);
+    if !users.is_empty() {
+        let change = !wanted.users(&["password-change"]).is_empty();
+        let result = passwords(request, &origin, &apart, &users, change, &mut known.logins);
+        if let Err(why) = kept(result)? {
+            for user in &users {
+                for what in ["password", "password-change"] {
+                    known.logins.note(user, what, Err(why.clone()));
+                }
+            }
+        }
+    }
+    let asked = request.keep.is_some() || request.with_guest.is_some();
+    if wanted.machine() || asked {
+        let user = { request.options.user.clone() }
+            .or_else(|| default_user_of(&origin.disk))
+            .unwrap_or_else(|| "qimg".to_owned());
+        let mut users = vec![user];
+        users.extend(wanted.users(&["key"]));
+        let mut seen = std::collections::BTreeSet::new();
+        users.retain(|user| seen.insert(user.clone()));
+        let size = disk_size(request, &wanted, &origin)?;
+        let bench = Bench::new(request, &origin, &place, users, None, size)?;
+        (request.tell)(&format!(
+            "{} ({})",
+            bench.choice.accelerator, bench.choice.why
+        ));
+        let result = on_machine(
+            &bench,
+            &wanted,
+            &mut known,
+            &mut guest_outcomes,
+            &mut evidence,
+            &mut notes,
+        );
+        bench.clear();
+        result?;
+    } else {
+        guest_outcomes = goss::run(
+            request.checks,
+            &Nobody,
+            &request.options.run,
+            stop,
+            &mut |_, _| {},
+        )?
+        .outcomes;
+    }
+    // Whoever kept the machine has asked to stop: what was found is told all the same.
+    origin.verify(if request.keep.is_some() {
+        &|| false
+    } else {
+        stop
+    })?;
+    let outcomes = joined(request.checks, guest_outcomes, &known);
+    let failed = outcomes.iter().any(Outcome::failed);
+    if !failed {
+        evidence = Evidence::default();
+        // There is nothing to look at.
+        let _ = remove_tree(&place);
+        let _ = remove_tree(&apart);
+    }
+    Ok(Report {
+        subject: request.image.display().to_string(),
+        firmware: Some(if request.options.uefi { "uefi" } else { "bios" }),
+        sha256: Some(origin.sha256),
+        outcomes,
+        notes,
+        evidence,
+        took: started.elapsed(),
+    })
+}
+
+/// Results in the order of the checks; those of the guest are brought.
+fn joined(checks: &[Check], of_guest: Vec<Outcome>, known: &Known) -> Vec<Outcome> {
+    let mut of_guest = of_guest.into_iter();
+    let mut outcomes = Vec::new();
+    for check in checks {
+        if check.kind.is_of_image() {
+            outcomes.extend(judge(check, &mut |property| known.fact(check, property)));
+        } else {
+            outcomes.extend(of_guest.by_ref().take(check.properties.len()));
+        }
+    }
+    outcomes
+}
+
+/// The size of the disk: as asked for, or larger where it is to be seen whether the root grows.
+fn disk_size(
+    request: &TrialRequest<'_>,
+    wanted: &Wanted<'_>,
+    origin: &Origin,
+) -> Result<Option<u64>> {
+    let Some(grow) = wanted.of(Kind::Grow) else {
+        return Ok(request.options.disk);
+    };
+    let has = origin.disk.virtual_size;
+    let given = match (request.options.disk, grow.text("disk")) {
+        (Some(size), _) => Some(size),
+        (None, Some(text)) => {
+            let size: ByteSize = text.parse().map_err(|error: Error| {
+                Error::usage(format!("line {}: {error}", grow.line)).at_path(&grow.file)
+            })?;
+            Some(size.0)
+        }
+        (None, None) => None,
+    };
+    let least = has.saturating_add((has / 2).max(2 << 30));
+    match given {
+        Some(size) if size <= has => Err(Error::usage(format!(
+            "line {}: the disk has {}, on {} nothing can grow",
+            grow.line,
+            ByteSize(has),
+            ByteSize(size)
+        ))
+        .with_remedy("give a larger disk, or none: half as much again is taken then")
+        .at_path(&grow.file)),
+        Some(size) => Ok(Some(size)),
+        None => Ok(Some(least.next_multiple_of(1 << 20))),
+    }
+}
+
+/// All that needs the machine.
+fn on_machine(
+    bench: &Bench<'_>,
+    wanted: &Wanted<'_>,
+    known: &mut Known,
+    guest_outcomes: &mut Vec<Outcome>,
+    evidence: &mut Evidence,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let request = bench.request;
+    let stop = &*request.stop;
+    let mut accelerator = bench.choice.accelerator.clone();
+    let user = bench
+        .access
+        .users
+        .first()
+        .map_or("root", String::as_str)
+        .to_owned();
+    let (mut machine, ssh) = loop {
+        (request.tell)("starting the machine");
+        let machine = bench.start("first", &accelerator, &[])?;
+        if !wanted.ssh() && request.keep.is_none() && request.with_guest.is_none() {
+            break (machine, None);
+        }
+        let ssh = bench.way_in(&machine, &user, None)?;
+        (request.tell)("waiting for SSH");
+        let waited = kept(machine.wait(&ssh, bench.patience(&machine), stop, request.tell))?;
+        let dies_in_kvm = machine.running.death() == Some(Death::KvmInternalError);
+        if waited.is_err()
+            && dies_in_kvm
+            && request.options.accelerator.is_none()
+            && accelerator == Accelerator::Kvm
+        {
+            accelerator = Accelerator::Tcg;
+            drop(machine);
+            bench.renew_disk()?;
+            notes.push("KVM cannot run this guest: it is emulated by TCG".to_owned());
+            continue;
+        }
+        break (machine, Some(waited.map(|after| (ssh, after))));
+    };
+    let console_log = machine.running.report().console_log;
+    let result = match ssh {
+        None => without_ssh(wanted, known, &mut machine, stop),
+        Some(Err(why)) if request.with_guest.is_some() => {
+            Err(Error::new(ErrorKind::Connection, why))
+        }
+        Some(Err(why)) => {
+            *guest_outcomes = unreachable(request.checks, &why);
+            unknown(known, wanted, &why);
+            look_at_console(wanted, known, &machine, stop)
+        }
+        Some(Ok((ssh, after))) => with_ssh(
+            bench,
+            wanted,
+            known,
+            guest_outcomes,
+            notes,
+            &mut machine,
+            ssh,
+            after,
+            &accelerator,
+        ),
+    };
+    *evidence = machine.evidence();
+    // A guest that has moved said most of it on its first console.
+    if evidence.console_log.as_ref() != Some(&console_log) {
+        if let Ok(text) = journey::console(&console_log) {
+            let lines: Vec<&str> = { text.lines() }
+                .filter(|line| !line.trim().is_empty())
+                .collect();
+            let from = lines.len().saturating_sub(40);
+            evidence.console = lines
+                .iter()
+                .skip(from)
+                .map(|line| (*line).to_owned())
+                .collect();
+        }
+        evidence.console_log = Some(console_log);
+    }
+    result
+}
+
+fn without_ssh(
+    wanted: &Wanted<'_>,
+    known: &mut Known,
+    machine: &mut Machine,
+    stop: &crate::communicator::Stop,
+) -> Result<()> {
+    look_at_console(wanted, known, machine, stop)?;
+    end(wanted, known, machine, stop)
+}
+
+/// Everything that depends on a guest that cannot be reached.
+fn unknown(known: &mut Known, wanted: &Wanted<'_>, why: &str) {
+    known.boot = Some(Err(why.to_owned()));
+    known.cloud_init = Some(Err(why.to_owned()));
+    known.grow = Some(Err(why.to_owned()));
+    known.reboot = Some(Err(why.to_owned()));
+    known.migration = Some(Err(why.to_owned()));
+    known.end = Some(Err(why.to_owned()));
+    for user in wanted.users(&["key"]) {
+        known.logins.note(&user, "key", Err(why.to_owned()));
+    }
+}
+
+fn unreachable(checks: &[Check], why: &str) -> Vec<Outcome> {
+    { checks.iter() }
+        .filter(|check| !check.kind.is_of_image())
+        .flat_map(|check| {
+            judge(check, &mut |_| match check.kind {
+                Kind::Matching => Ok(Actual::Value(
+                    check.settings.get("content").cloned().unwrap_or_default(),
+                )),
+                _ => Err(why.to_owned()),
+            })
+        })
+        .collect()
+}
+
+/// Waits until all that is expected was said.
+fn look_at_console(
+    wanted: &Wanted<'_>,
+    known: &mut Known,
+    machine: &Machine,
+    stop: &crate::communicator::Stop,
+) -> Result<()> {
+    let serial: Vec<&Check> = { wanted.0.iter() }
+        .filter(|check| check.kind == Kind::Serial && !check.skip)
+        .collect();
+    let Some(limit) = serial.iter().map(|check| check.timeout()).max() else {
+        return Ok(());
+    };
+    let log = machine.running.report().console_log;
+    loop {
+        let text = journey::console(&log)?;
+        let fits = serial.iter().all(|check| {
+            let outcomes = judge(check, &mut |_| Ok(Actual::Text(text.clone())));
+            outcomes
+                .iter()
+                .all(|outcome| outcome.state == State::Passed)
+        });
+        if fits
+            || machine.running.age() > limit * machine.patience
+            || machine.running.death().is_some()
+        {
+            known.console = Some(Ok(text));
+            return Ok(());
+        }
+        if stop() {
+            return Err(Error::cancelled());
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one trial, none of which belongs to another"
+)]
+fn with_ssh(
+    bench: &Bench<'_>,
+    wanted: &Wanted<'_>,
+    known: &mut Known,
+    guest_outcomes: &mut Vec<Outcome>,
+    notes: &mut Vec<String>,
+    machine: &mut Machine,
+    mut ssh: Ssh,
+    after: Duration,
+    accelerator: &Accelerator,
+) -> Result<()> {
+    let request = bench.request;
+    let stop = &*request.stop;
+    let tell = request.tell;
+    let user = bench.access.users.first().cloned().unwrap_or_default();
+    tell(&format!(
+        "logged in as {user} after {:.1} s",
+        after.as_secs_f64()
+    ));
+    // Checks are made of a guest that has done what it does at its first boot.
+    let limit = wanted
+        .of(Kind::CloudInit)
+        .map_or(bench.patience(machine), |check| {
+            check.timeout() * machine.patience
+        });
+    let cloud_init = kept(machine.watched(stop, || inside::cloud_init(&ssh, limit, stop)))?;
+    if let Err(why) = &cloud_init {
+        notes.push(why.clone());
+    }
+    known.cloud_init = Some(cloud_init);
+    if let Some(work) = request.with_guest {
+        machine.watched(stop, || work(&ssh))?;
+    }
+    if wanted.any(Kind::Boot) {
+        let patience = machine.patience;
+        known.boot = Some(kept(
+            machine.watched(stop, || inside::boot(&ssh, after, patience)),
+        )?);
+    }
+    if wanted.guest() {
+        tell("asking the guest");
+        let ask = || {
+            goss::run(
+                request.checks,
+                &ssh,
+                &request.options.run,
+                stop,
+                &mut |round, failures| {
+                    tell(&format!("round {round}: {failures} failed"));
+                },
+            )
+        };
+        *guest_outcomes = match kept(machine.watched(stop, ask))? {
+            Ok(run) => {
+                if run.as_root == Some(false) {
+                    notes.push(format!("{user} is not root, and cannot become it without a password: the guest was asked as {user}"));
+                }
+                run.outcomes
+            }
+            Err(why) => unreachable(request.checks, &why),
+        };
+    } else {
+        *guest_outcomes = goss::run(
+            request.checks,
+            &ssh,
+            &request.options.run,
+            stop,
+            &mut |_, _| {},
+        )?
+        .outcomes;
+    }
+    look_at_console(wanted, known, machine, stop)?;
+    if wanted.any(Kind::Grow) {
+        let root = kept(machine.watched(stop, || inside::root_size(&ssh)))?;
+        let of_image = bench.origin.disk.virtual_size;
+        known.grow = Some(root.and_then(|root| {
+            let root = root.ok_or("the guest does not tell the size of its root")?;
+            Ok((root, of_image, bench.size))
+        }));
+    }
+    for user in wanted.users(&["key"]) {
+        let limit = Duration::from_secs(60) * machine.patience;
+        let result = super::logins::gets_in(bench, machine, &user, None, limit)?;
+        known.logins.note(&user, "key", result);
+    }
+    if let Some(check) = wanted.of(Kind::Reboot) {
+        tell("rebooting");
+        let limit = check.timeout() * machine.patience;
+        known.reboot = Some(kept(journey::reboot(machine, &ssh, limit, stop))?);
+    }
+    if let Some(check) = wanted.of(Kind::Migrate) {
+        tell("moving the guest to another QEMU");
+        let limit = check.timeout() * machine.patience;
+        let moved = kept(journey::migrate(bench, machine, &ssh, accelerator, limit))?;
+        known.migration = Some(moved.map(|(migration, way)| {
+            ssh = way;
+            migration
+        }));
+    }
+    if let Some(keep) = request.keep {
+        let port = machine.running.forwarded_port(22)?.unwrap_or(0);
+        keep(&Kept {
+            host: "127.0.0.1".to_owned(),
+            port,
+            user,
+            key_file: bench.access.key_file.clone(),
+        });
+    }
+    ssh.disconnect();
+    // Whoever kept the machine may have asked to stop: what was found is told all the same.
+    let after_keep: &crate::communicator::Stop = if request.keep.is_some() {
+        &|| false
+    } else {
+        stop
+    };
+    end(wanted, known, machine, after_keep)
+}
+
+fn end(
+    wanted: &Wanted<'_>,
+    known: &mut Known,
+    machine: &mut Machine,
+    stop: &crate::communicator::Stop,
+) -> Result<()> {
+    let Some(check) = wanted.of(Kind::Shutdown) else {
+        return Ok(());
+    };
+    // Afterwards there is nothing to be seen.
+    let _ = machine.running.screenshot();
+    let limit = check.timeout() * machine.patience;
+    known.end = Some(kept(journey::shut_down(machine, limit, stop))?);
+    Ok(())
+}
+
+/// The guest of checks that need none.
+struct Nobody;
+
+impl Communicator for Nobody {
+    fn run(
+        &self,
+        _: &str,
+        _: Option<Duration>,
+        _: &mut crate::communicator::Lines<'_>,
+    ) -> Result<crate::communicator::Exit> {
+        Err(Error::unsupported("there is no guest"))
+    }
+
+    fn pipe(
+        &self,
+        _: &str,
+        _: &mut (dyn std::io::Read + Send),
+        _: &mut (dyn std::io::Write + Send),
+        _: &mut crate::communicator::Lines<'_>,
+    ) -> Result<crate::communicator::Exit> {
+        Err(Error::unsupported("there is no guest"))
+    }
+
+    fn upload(&self, _: &mut (dyn std::io::Read + Send), _: u64, _: &str, _: u32) -> Result<()> {
+        Err(Error::unsupported("there is no guest"))
+    }
+
+    fn download(&self, _: &str, _: &mut (dyn std::io::Write + Send)) -> Result<()> {
+        Err(Error::unsupported("there is no guest"))
+    }
+
+    fn disconnect(&self) {}
+
+    fn probe(&self, _: Duration) -> Result<()> {
+        Err(Error::unsupported("there is no guest"))
+    }
+}
