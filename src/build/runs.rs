@@ -150,6 +150,10 @@ mod tests {
     }
 
     #[test]
+    #[expect(
+        clippy::disallowed_types,
+        reason = "a directory gets a time through nothing else"
+    )]
     fn only_the_latest_runs_stay() {
         let runs = tempfile::tempdir().unwrap();
         for number in 0..KEPT + 5 {

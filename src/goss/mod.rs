@@ -6,12 +6,12 @@
 //!
 //! | module | knows |
 //! |---|---|
-//! | [`load`] | files, variables, includes; a mistake has file and line |
+//! | [`mod@load`] | files, variables, includes; a mistake has file and line |
 //! | [`shape`] | types of checks and their attributes |
 //! | [`matcher`] | how a value is compared |
 //! | [`probe`] | the script, and how its answer is read |
 //! | [`facts`] | what an answer says of a check's properties |
-//! | [`run`] | rounds over a communicator, until all passes or time is up |
+//! | [`mod@run`] | rounds over a communicator, until all passes or time is up |
 //! | [`outcome`] | results as plain data |
 //! | [`generate`] | a file of checks made from a guest |
 //!

@@ -114,7 +114,7 @@ struct Laid {
 /// Lays out a volume of `files`: paths and lengths in bytes.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn plan(label: &str, files: &[(&str, u64)], time: i64) -> Result<Plan> {
     check_label(label)?;
     let time = Time::new(time);

@@ -8,10 +8,10 @@
 //! |---|---|
 //! | [`request`] | what is to be tried, and how |
 //! | [`origin`] | the image: that it stands alone, and that nothing changes it |
-//! | [`seed`] | who may log in, and the datasource that tells the guest |
+//! | `seed` | who may log in, and the datasource that tells the guest |
 //! | [`bench`] | a machine made of it, and the ways in |
-//! | [`course`] | the order in which checks are made, and what depends on what |
-//! | [`inside`], [`sealed`], [`journey`], [`logins`] | the checks that only an image has |
+//! | `course` | the order in which checks are made, and what depends on what |
+//! | `inside`, `sealed`, `journey`, `logins` | the checks that only an image has |
 //!
 //! Must not know how results are written.
 

@@ -120,8 +120,8 @@ fn the_image_of_a_vagrant_box_is_a_base() {
     let disk = sparse_disk();
     let bench = Bench::of("web.box");
     bench.write("box.img", disk.clone());
-    bench.write("metadata.json", b"{\"provider\": \"libvirt\"}".to_vec());
-    bench.write("Vagrantfile", b"# nothing\n".to_vec());
+    bench.write("metadata.json", b"{\"provider\": \"libvirt\"}");
+    bench.write("Vagrantfile", b"# nothing\n");
     let directory = bench.directory.path();
     for members in [
         &["metadata.json", "Vagrantfile", "box.img"],

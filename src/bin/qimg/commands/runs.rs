@@ -67,7 +67,7 @@ pub(super) fn run(args: &RunArgs, console: &mut Console<'_>) -> Status {
         stop,
     };
     let result = told(&|tell| visit::visit(&visit, tell), &mut |told| {
-        show(args.json, console, &told)
+        show(args.json, console, &told);
     });
     match result {
         // Ctrl-C is how it is meant to end.
@@ -91,9 +91,12 @@ fn ended(result: Result<()>, interrupt: &Interrupt) -> Status {
     }
 }
 
+/// Where a machine tells what happens to it.
+type Teller<'a> = dyn FnMut(Told) + Send + 'a;
+
 /// What a machine tells, taken from the thread that looks after it to this one.
 fn told(
-    work: &(dyn Fn(&mut (dyn FnMut(Told) + Send)) -> Result<()> + Sync),
+    work: &(dyn Fn(&mut Teller<'_>) -> Result<()> + Sync),
     take: &mut dyn FnMut(Told),
 ) -> Result<()> {
     let (tell, hear) = sync_channel(64);
