@@ -151,7 +151,14 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         let run = self.run();
-        // There is nobody to tell; without its lock it counts for nothing anyway.
+        // There is nobody to tell; without its lock it counts for nothing anyway. The port is another one the next time.
+        if let Some(file) = run
+            .entrance
+            .as_ref()
+            .and_then(|way| way.known_hosts.as_ref())
+        {
+            let _ = remove_file(file);
+        }
         if run.left.is_none() {
             let _ = remove_file(run.directory.join(RECORD));
         }
@@ -170,6 +177,19 @@ fn take(run: &Run) -> Result<Hold> {
         }
     }
     Err(Error::new(ErrorKind::Locked, "another process has this machine").at_path(&run.directory))
+}
+
+/// Takes a machine of a killed process out of the register. One that was kept stays, and so does one that runs.
+pub(super) fn forget_dead(directory: &Path) {
+    // Sweeping is a courtesy: what cannot be removed stays.
+    let Ok(Attempt::Held(hold)) = Hold::attempt(directory.join(ALIVE), Share::Alone) else {
+        return;
+    };
+    let record = directory.join(RECORD);
+    if read_record::<Run>(&record).is_none_or(|run| run.left.is_none()) {
+        let _ = remove_file(&record);
+    }
+    let _ = hold.remove();
 }
 
 /// All machines below `runs`: those that run, and those that failed and were kept; the latest first.

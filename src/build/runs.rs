@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::register::forget_dead;
 use crate::communicator::Stop;
 use crate::error::Result;
 use crate::store::{
@@ -21,6 +22,8 @@ pub(crate) const KEY: &str = "key";
 pub(crate) const SEED: &str = "seed.img";
 /// The overlay of a test, which is worth nothing without it.
 pub(crate) const DISK: &str = "disk.qcow2";
+/// The guest's key, for programs of others.
+pub(super) const KNOWN_HOSTS: &str = "known_hosts";
 
 /// The directory of one build, below that of its run. Only its owner reads it.
 #[derive(Debug)]
@@ -82,9 +85,10 @@ fn sweep(runs: &Path, own: &Path) {
         for path in names_in(&run).unwrap_or_default() {
             match look(&path) {
                 Ok(Some(seen)) if seen.kind == Kind::Directory => {
-                    for name in [KEY, SEED, DISK] {
+                    for name in [KEY, SEED, DISK, KNOWN_HOSTS] {
                         let _ = remove_file(path.join(name));
                     }
+                    forget_dead(&path);
                 }
                 // Scripts of the host. The lock goes with its hold.
                 Ok(_) if path != hold.path() => drop(remove_file(&path)),

@@ -17,7 +17,7 @@ use super::guest::while_watched;
 use super::prepared::path_of;
 use super::register::{Entrance, Purpose, Registered, Run};
 use super::request::Surroundings;
-use super::runs::{LOCK, RunDirectory};
+use super::runs::{KNOWN_HOSTS, LOCK, RunDirectory};
 use crate::communicator::ssh::{Limits, Options, Ssh};
 use crate::communicator::{Communicator as _, Stop};
 use crate::error::{Error, ErrorKind, Result};
@@ -298,7 +298,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         // There is nobody to tell.
-        for name in ["disk.qcow2", "efivars.fd", "known_hosts"] {
+        for name in ["disk.qcow2", "efivars.fd", KNOWN_HOSTS] {
             let _ = remove_file(self.path.join(name));
         }
     }
@@ -447,7 +447,7 @@ impl Guest {
 
 /// A file by which OpenSSH knows the guest.
 pub(super) fn known_hosts(directory: &Path, host: &str, port: u16, key: &str) -> Result<PathBuf> {
-    let file = directory.join("known_hosts");
+    let file = directory.join(KNOWN_HOSTS);
     let name = match port {
         SSH_PORT => host.to_owned(),
         port => format!("[{host}]:{port}"),
