@@ -134,11 +134,8 @@ fn what_is_not_there_is_refused_by_name_with_the_nearest_way() {
             ["'chef-solo'", "shell"],
         ),
         (
-            template(
-                "",
-                r#", "post-processors": [[{"type": "exoscale-import"}]]"#,
-            ),
-            ["'exoscale-import'", "later"],
+            template("", r#", "post-processors": [[{"type": "amazon-import"}]]"#),
+            ["'amazon-import'", "shell-local"],
         ),
         (
             template("", "").replace("base.qcow2", "git::https://example.com/x"),
