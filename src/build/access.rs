@@ -285,15 +285,18 @@ pub(crate) fn cloud_config(
             .push_str("  sudo: 'ALL=(ALL) NOPASSWD:ALL'\n  shell: /bin/sh\n  lock_passwd: true\n"),
     }
     let _ = writeln!(text, "  ssh_authorized_keys: [{line}]");
-    text.push_str("ssh_keys:\n  ed25519_private: |\n");
-    for line in host_key.private_text()?.lines() {
+    text.push_str(&self::host_key(host_key)?);
+    Ok(text)
+}
+
+/// The lines of a cloud-config that make `key` the key that the guest shows.
+pub(crate) fn host_key(key: &KeyPair) -> Result<String> {
+    let mut text = String::from("ssh_keys:\n  ed25519_private: |\n");
+    for line in key.private_text()?.lines() {
         let _ = writeln!(text, "    {line}");
     }
-    let _ = writeln!(
-        text,
-        "  ed25519_public: {}",
-        quoted(&host_key.public_line())
-    );
+    let public = quoted(&key.public_line());
+    let _ = writeln!(text, "  ed25519_public: {public}");
     Ok(text)
 }
 

@@ -407,7 +407,7 @@ fn of_death(death: &Death) -> Error {
 }
 
 /// An error of waiting with its most likely cause.
-fn explained(error: Error) -> Error {
+pub(super) fn explained(error: Error) -> Error {
     let cause = std::error::Error::source(&error)
         .and_then(|cause| cause.downcast_ref::<wait::Report>())
         .map(wait::Report::cause);

@@ -6,19 +6,18 @@
 use std::time::{Duration, Instant};
 
 use super::bench::{Bench, Machine};
-use super::inside::{self, Boot};
-use super::journey::{self, End, Migration, Reboot};
-use super::logins::{Logins, passwords};
+use super::inside;
+use super::journey;
+use super::known::{Known, Wanted, joined, kept, unreachable};
+use super::logins::passwords;
 use super::origin::Origin;
 use super::request::{Evidence, Kept, Report, TrialRequest};
-use super::sealed::{self, Sealed};
+use super::sealed;
 use crate::build::accounts::default_user_of;
-use crate::build::provisioner::cloud_init::CloudInit;
 use crate::build::runs::RunDirectory;
 use crate::communicator::Communicator;
 use crate::communicator::ssh::Ssh;
 use crate::error::{Error, ErrorKind, Result};
-use crate::goss::facts::Fact;
 use crate::goss::matcher::Actual;
 use crate::goss::outcome::judge;
 use crate::goss::{self, Check, Kind, Outcome, State};
@@ -28,117 +27,6 @@ use crate::units::ByteSize;
 
 /// Between two looks at the console.
 const POLL: Duration = Duration::from_millis(200);
-
-/// What was asked, and what is known; `None`: nobody looked.
-type Asked<T> = Option<Result<T, String>>;
-
-/// All that is known beside the answers of the guest.
-#[derive(Default)]
-struct Known {
-    sealed: Asked<Sealed>,
-    boot: Asked<Boot>,
-    cloud_init: Asked<CloudInit>,
-    /// Bytes of the root, and of the image's disk and the machine's.
-    grow: Asked<(u64, u64, u64)>,
-    reboot: Asked<Reboot>,
-    migration: Asked<Migration>,
-    end: Asked<End>,
-    console: Asked<String>,
-    logins: Logins,
-}
-
-fn from<T>(asked: &Asked<T>, fact: impl FnOnce(&T) -> Fact) -> Fact {
-    match asked {
-        None => Err("nobody looked".to_owned()),
-        Some(Err(why)) => Err(why.clone()),
-        Some(Ok(known)) => fact(known),
-    }
-}
-
-impl Known {
-    fn fact(&self, check: &Check, property: &str) -> Fact {
-        match check.kind {
-            Kind::Sealed => from(&self.sealed, |known| known.fact(property)),
-            Kind::Boot => from(&self.boot, |known| known.fact(property)),
-            Kind::CloudInit => from(&self.cloud_init, |known| {
-                inside::of_cloud_init(known, property)
-            }),
-            Kind::Grow => from(&self.grow, |(root, image, disk)| {
-                if property == "root-size" {
-                    return Ok(Actual::Value((*root).into()));
-                }
-                // A filesystem counts what is left after its own tables.
-                let needed = image + (disk - image) / 4;
-                Ok(Actual::Value(
-                    (disk > image && *root >= needed.min(*disk)).into(),
-                ))
-            }),
-            Kind::Login => self.logins.fact(&check.subject, property),
-            Kind::Reboot => from(&self.reboot, |known| known.fact(property)),
-            Kind::Migrate => from(&self.migration, |known| known.fact(property)),
-            Kind::Shutdown => from(&self.end, |known| known.fact(property)),
-            Kind::Serial => from(&self.console, |text| Ok(Actual::Text(text.clone()))),
-            _ => Err("only a guest can tell".to_owned()),
-        }
-    }
-}
-
-/// Keeps a failure as a reason; a wish to stop ends all.
-fn kept<T>(result: Result<T>) -> Result<Result<T, String>> {
-    match result {
-        Ok(value) => Ok(Ok(value)),
-        Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
-        Err(error) => Ok(Err(error.to_string())),
-    }
-}
-
-/// Which checks there are that are not skipped.
-struct Wanted<'a>(&'a [Check]);
-
-impl Wanted<'_> {
-    fn of(&self, kind: Kind) -> Option<&Check> {
-        { self.0.iter() }.find(|check| check.kind == kind && !check.skip)
-    }
-
-    fn any(&self, kind: Kind) -> bool {
-        self.of(kind).is_some()
-    }
-
-    fn guest(&self) -> bool {
-        { self.0.iter() }
-            .any(|check| !check.kind.is_of_image() && check.kind != Kind::Matching && !check.skip)
-    }
-
-    /// Whether somebody has to log in; the console alone tells when a guest without SSH is up.
-    fn ssh(&self) -> bool {
-        let inside = [
-            Kind::Boot,
-            Kind::CloudInit,
-            Kind::Grow,
-            Kind::Migrate,
-            Kind::Reboot,
-        ];
-        self.guest()
-            || inside.into_iter().any(|kind| self.any(kind))
-            || !self.users(&["key"]).is_empty()
-            || (self.any(Kind::Shutdown) && !self.any(Kind::Serial))
-    }
-
-    fn machine(&self) -> bool {
-        self.ssh() || self.any(Kind::Serial) || self.any(Kind::Shutdown)
-    }
-
-    /// Users of checks of logins that ask for one of `properties`.
-    fn users(&self, properties: &[&str]) -> Vec<String> {
-        let mut users: Vec<String> = { self.0.iter() }
-            .filter(|check| check.kind == Kind::Login && !check.skip)
-            .filter(|check| properties.iter().any(|property| check.asks(property)))
-            .map(|check| check.subject.clone())
-            .collect();
-        users.dedup();
-        users
-    }
-}
 
 /// Tries one image.
 ///
@@ -235,20 +123,6 @@ pub fn trial(request: &TrialRequest<'_>) -> Result<Report> {
     })
 }
 
-/// Results in the order of the checks; those of the guest are brought.
-fn joined(checks: &[Check], of_guest: Vec<Outcome>, known: &Known) -> Vec<Outcome> {
-    let mut of_guest = of_guest.into_iter();
-    let mut outcomes = Vec::new();
-    for check in checks {
-        if check.kind.is_of_image() {
-            outcomes.extend(judge(check, &mut |property| known.fact(check, property)));
-        } else {
-            outcomes.extend(of_guest.by_ref().take(check.properties.len()));
-        }
-    }
-    outcomes
-}
-
 /// The size of the disk: as asked for, or larger where it is to be seen whether the root grows.
 fn disk_size(
     request: &TrialRequest<'_>,
@@ -333,7 +207,7 @@ fn on_machine(
         }
         Some(Err(why)) => {
             *guest_outcomes = unreachable(request.checks, &why);
-            unknown(known, wanted, &why);
+            known.unknown(wanted, &why);
             look_at_console(wanted, known, &machine, stop)
         }
         Some(Ok((ssh, after))) => with_ssh(
@@ -375,33 +249,6 @@ fn without_ssh(
 ) -> Result<()> {
     look_at_console(wanted, known, machine, stop)?;
     end(wanted, known, machine, stop)
-}
-
-/// Everything that depends on a guest that cannot be reached.
-fn unknown(known: &mut Known, wanted: &Wanted<'_>, why: &str) {
-    known.boot = Some(Err(why.to_owned()));
-    known.cloud_init = Some(Err(why.to_owned()));
-    known.grow = Some(Err(why.to_owned()));
-    known.reboot = Some(Err(why.to_owned()));
-    known.migration = Some(Err(why.to_owned()));
-    known.end = Some(Err(why.to_owned()));
-    for user in wanted.users(&["key"]) {
-        known.logins.note(&user, "key", Err(why.to_owned()));
-    }
-}
-
-fn unreachable(checks: &[Check], why: &str) -> Vec<Outcome> {
-    { checks.iter() }
-        .filter(|check| !check.kind.is_of_image())
-        .flat_map(|check| {
-            judge(check, &mut |_| match check.kind {
-                Kind::Matching => Ok(Actual::Value(
-                    check.settings.get("content").cloned().unwrap_or_default(),
-                )),
-                _ => Err(why.to_owned()),
-            })
-        })
-        .collect()
 }
 
 /// Waits until all that is expected was said.
@@ -532,7 +379,7 @@ fn with_ssh(
     if let Some(check) = wanted.of(Kind::Reboot) {
         tell("rebooting");
         let limit = check.timeout() * machine.patience;
-        known.reboot = Some(kept(journey::reboot(machine, &ssh, limit, stop))?);
+        known.reboot = Some(kept(journey::reboot_of(machine, &ssh, limit, stop))?);
     }
     if let Some(check) = wanted.of(Kind::Migrate) {
         tell("moving the guest to another QEMU");

@@ -71,8 +71,30 @@ impl Reboot {
     }
 }
 
-/// Reboots the guest, and waits until it answers again.
-pub(super) fn reboot(machine: &Machine, ssh: &Ssh, limit: Duration, stop: &Stop) -> Result<Reboot> {
+/// Reboots the guest of a machine, and waits until it answers again.
+pub(super) fn reboot_of(
+    machine: &Machine,
+    ssh: &Ssh,
+    limit: Duration,
+    stop: &Stop,
+) -> Result<Reboot> {
+    let known = machine.running.signs().len();
+    let bad_sign = || {
+        let signs = machine.running.signs();
+        let seen = signs.get(known)?;
+        let words = seen.sign.words();
+        Some(format!("after its reboot the guest {words}: {}", seen.line))
+    };
+    machine.watched(stop, || reboot(&bad_sign, ssh, limit, stop))
+}
+
+/// Reboots a guest, and waits until it answers again, or until there is a bad sign.
+pub(super) fn reboot(
+    bad_sign: &dyn Fn() -> Option<String>,
+    ssh: &Ssh,
+    limit: Duration,
+    stop: &Stop,
+) -> Result<Reboot> {
     let before = boot_id(ssh)?;
     let mark = format!(
         "echo {before} >/var/tmp/qimg-test-kept || echo {before} >/root/qimg-test-kept; sync"
@@ -88,38 +110,31 @@ pub(super) fn reboot(machine: &Machine, ssh: &Ssh, limit: Duration, stop: &Stop)
         )],
         true,
     )?;
-    let known = machine.running.signs().len();
-    machine.watched(stop, || {
-        loop {
-            pause(stop)?;
-            if let Some(seen) = machine.running.signs().get(known) {
-                let words = seen.sign.words();
-                return Err(Error::new(
-                    ErrorKind::Guest,
-                    format!("after its reboot the guest {words}: {}", seen.line),
-                ));
-            }
-            let left = limit.saturating_sub(started.elapsed());
-            if left.is_zero() {
-                return Err(Error::new(
-                    ErrorKind::TimedOut,
-                    format!(
-                        "the guest did not come back within {} s of its reboot",
-                        limit.as_secs()
-                    ),
-                ));
-            }
-            // The old system still answers for a moment, and not every answer is whole.
-            if ssh.probe(left.min(Duration::from_secs(10))).is_err() {
-                continue;
-            }
-            match boot_id(ssh) {
-                Ok(now) if now != before => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
-                _ => ssh.disconnect(),
-            }
+    loop {
+        pause(stop)?;
+        if let Some(words) = bad_sign() {
+            return Err(Error::new(ErrorKind::Guest, words));
         }
-    })?;
+        let left = limit.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            return Err(Error::new(
+                ErrorKind::TimedOut,
+                format!(
+                    "the guest did not come back within {} s of its reboot",
+                    limit.as_secs()
+                ),
+            ));
+        }
+        // The old system still answers for a moment, and not every answer is whole.
+        if ssh.probe(left.min(Duration::from_secs(10))).is_err() {
+            continue;
+        }
+        match boot_id(ssh) {
+            Ok(now) if now != before => break,
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            _ => ssh.disconnect(),
+        }
+    }
     let took = started.elapsed();
     let said = commands(
         ssh,

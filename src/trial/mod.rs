@@ -12,14 +12,18 @@
 //! | [`bench`] | a machine made of it, and the ways in |
 //! | `course` | the order in which checks are made, and what depends on what |
 //! | `inside`, `sealed`, `journey`, `logins` | the checks that only an image has |
+//! | `known` | what was found out that way, and the results of it |
+//! | `up`, `cloud` | machines that are up already, and instances of a cloud's template |
 //!
 //! Must not know how results are written.
 
 mod bench;
+mod cloud;
 mod course;
 mod exoscale;
 mod inside;
 mod journey;
+mod known;
 mod logins;
 pub mod origin;
 pub mod request;
@@ -27,6 +31,7 @@ mod sealed;
 mod seed;
 mod up;
 
+pub use cloud::{CloudRequest, cloud};
 pub use course::trial;
 pub use request::{Datasource, Evidence, GuestWork, Kept, Options, Report, TrialRequest};
 pub use up::{Up, up};

@@ -2,10 +2,11 @@
 //!
 //! Knows cloud-init's words for users, keys and passwords. Must not know how the guest reads them.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::request::Datasource;
-use crate::build::access::cloud_config;
+use crate::build::access::{cloud_config, host_key};
 use crate::build::accounts::{Account, look_for};
 use crate::build::disk::Origin;
 use crate::build::runs::KEY;
@@ -96,6 +97,34 @@ impl Access {
             });
         }
         Ok(parts)
+    }
+
+    /// The part of user-data of an instance whose cloud puts the key in by itself, for its default user; or which does not, or
+    /// not for `user`.
+    pub(super) fn part_of_cloud(&self, by_cloud: bool, user: Option<&str>) -> Result<Part> {
+        let name = "qimg".to_owned();
+        if let Some(user) = user {
+            let text = cloud_config(user, Account::Missing, &self.key, &[], &self.host_key)?;
+            return Ok(Part {
+                name,
+                bytes: text.into_bytes(),
+            });
+        }
+        let mut text = String::from(
+            "#cloud-config\nmerge_how:\n- {name: list, settings: [append]}\n- {name: dict, settings: [no_replace, recurse_list]}\n",
+        );
+        if !by_cloud {
+            let _ = writeln!(
+                text,
+                "ssh_authorized_keys: [\"{}\"]",
+                self.key.public_line()
+            );
+        }
+        text.push_str(&host_key(&self.host_key)?);
+        Ok(Part {
+            name,
+            bytes: text.into_bytes(),
+        })
     }
 
     /// Makes a seed at `file` of `parts`.

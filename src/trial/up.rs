@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::bench::explained;
+use super::inside;
+use super::known::{Known, Wanted, joined_in_part, kept, left_out_of};
 use super::request::{Evidence, GuestWork, Report};
 use crate::communicator::Stop;
 use crate::communicator::ssh::{Limits, Options, Ssh};
-use crate::error::{Error, Result};
-use crate::goss::outcome::judge;
-use crate::goss::{self, Check, RunOptions, State};
+use crate::error::{Error, ErrorKind, Result};
+use crate::goss::{self, Check, Kind, RunOptions};
 
 /// A machine that is up, and what is asked of it.
 pub struct Up<'a> {
@@ -50,14 +52,9 @@ pub fn up(asked: &Up<'_>) -> Result<Report> {
         timeout: Some(asked.timeout),
         attempts: Some(1),
     };
-    ssh.wait(&limits, &**stop, &mut |_| ()).map_err(|error| {
-        let cause = std::error::Error::source(&error)
-            .and_then(|cause| cause.downcast_ref::<crate::communicator::wait::Report>())
-            .map(crate::communicator::wait::Report::cause);
-        match cause {
-            Some(cause) => Error::new(error.kind(), format!("{subject}: {error}: {cause}")),
-            None => error,
-        }
+    wait(&ssh, &limits, &**stop).map_err(|error| match error.kind() {
+        ErrorKind::Cancelled => error,
+        kind => Error::new(kind, format!("{subject}: {error}")),
     })?;
     if let Some(work) = asked.with_guest {
         work(&ssh)?;
@@ -69,25 +66,14 @@ pub fn up(asked: &Up<'_>) -> Result<Report> {
     if done.as_root == Some(false) {
         notes.push("the user is not root, and cannot become it without a password".to_owned());
     }
-    let mut of_guest = done.outcomes.into_iter();
-    let mut outcomes = Vec::new();
-    let mut left_out = 0;
-    for check in checks {
-        if check.kind.is_of_image() {
-            let mut skipped = judge(check, &mut |_| Err("this needs an image".to_owned()));
-            for outcome in &mut skipped {
-                outcome.state = State::Skipped;
-                outcome.error = None;
-            }
-            left_out += 1;
-            outcomes.extend(skipped);
-        } else {
-            outcomes.extend(of_guest.by_ref().take(check.properties.len()));
-        }
+    let mut known = Known::default();
+    if let Some(check) = Wanted(checks).of(Kind::CloudInit) {
+        let limit = check.timeout();
+        known.cloud_init = Some(kept(inside::cloud_init(&ssh, limit, &**stop))?);
     }
-    if left_out > 0 {
-        notes.push(format!("{left_out} checks need an image, and were skipped"));
-    }
+    let tells = |kind, _: &str| kind == Kind::CloudInit;
+    let (outcomes, left_out) = joined_in_part(checks, done.outcomes, &known, &tells);
+    notes.extend(left_out_of(left_out));
     Ok(Report {
         subject,
         firmware: None,
@@ -97,4 +83,11 @@ pub fn up(asked: &Up<'_>) -> Result<Report> {
         evidence: Evidence::default(),
         took: started.elapsed(),
     })
+}
+
+/// Waits until a guest lets us in; an error says the likely cause.
+pub(super) fn wait(ssh: &Ssh, limits: &Limits, stop: &Stop) -> Result<()> {
+    ssh.wait(limits, stop, &mut |_| ())
+        .map(drop)
+        .map_err(explained)
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
+use crate::instances::{self, Answer, Machines};
 use crate::servers::{KEY, SECRET, Store, Wire, parse, read_head};
 use crate::{Program, bytes, oracle_tools, sum};
 
@@ -26,6 +27,7 @@ struct Known {
     /// Operations fail with these words.
     failing: Option<String>,
     count: u32,
+    machines: Machines,
 }
 
 struct Operation {
@@ -60,6 +62,20 @@ impl Cloud {
     /// For EXOSCALE_API_ENDPOINT.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}/{{environment}}/{{zone}}", self.port)
+    }
+
+    /// A template that is there.
+    pub fn put(&self, environment: &str, template: Value) {
+        let id = template["id"].as_str().unwrap().to_owned();
+        let mut known = self.known.lock().unwrap();
+        known
+            .templates
+            .insert((environment.to_owned(), id), template);
+    }
+
+    /// Looks at the instances, or changes how they are.
+    pub fn machines<T>(&self, look: impl FnOnce(&mut Machines) -> T) -> T {
+        look(&mut self.known.lock().unwrap().machines)
     }
 
     fn templates(&self, environment: &str) -> Vec<Value> {
@@ -257,7 +273,12 @@ fn respond(method: &str, target: &str, body: &str, known: &Mutex<Known>) -> (u16
             known.templates.extend(then);
             (200, body)
         }
-        _ => (404, json!({"message": "no such path"})),
+        _ => match instances::respond(&mut known.machines, method, rest, body, &id) {
+            Some(Answer::Told(told)) => (200, told),
+            Some(Answer::Refused(status, why)) => (status, why),
+            Some(Answer::Begun(of)) => begin(&mut known, &of, None, None),
+            None => (404, json!({"message": "no such path"})),
+        },
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod cloud;
 mod directories;
+mod instances;
 mod jobs;
 mod listing;
 #[path = "../oracle_tools/mod.rs"]

@@ -149,8 +149,8 @@ struct Reference {
 }
 
 impl Operation {
-    /// Of the template that it concerns.
-    pub fn template(&self) -> Option<&str> {
+    /// Of what it concerns: the template, the instance.
+    pub fn reference_id(&self) -> Option<&str> {
         let id = self
             .reference
             .as_ref()
@@ -219,50 +219,27 @@ impl Api<'_> {
 
     /// A template, if it is there.
     pub fn template(&self, zone: &str, id: &str) -> Result<Option<Template>> {
-        let reply = self.call(
-            zone,
-            "look at a template at",
-            "GET",
-            &format!("/v2/template/{id}"),
-            &[],
-            "",
-        )?;
-        if reply.status == 404 {
-            return Ok(None);
-        }
-        let reply = self.success("look at a template at", zone, reply)?;
-        read("template", &reply).map(Some)
+        let path = format!("/v2/template/{id}");
+        self.get(zone, "look at a template at", "template", &path)
     }
 
     /// Begins to register a template. It is asked for once: twice would make two.
     pub fn register(&self, zone: &str, registration: &Registration) -> Result<Operation> {
         let body = serde_json::to_string(registration).unwrap_or_default();
-        let reply = self.call(
+        self.begin(
             zone,
             "register a template at",
             "POST",
             "/v2/template",
-            &[],
             &body,
-        )?;
-        let reply = self.success("register a template at", zone, reply)?;
-        operation(&reply)
+        )
     }
 
     /// Begins to copy a template to a further zone.
     pub fn copy(&self, zone: &str, id: &str, to: &str) -> Result<Operation> {
         let body = serde_json::json!({"target-zone": {"name": to}}).to_string();
-        let doing = "copy a template at";
-        let reply = self.call(
-            zone,
-            doing,
-            "POST",
-            &format!("/v2/template/{id}"),
-            &[],
-            &body,
-        )?;
-        let reply = self.success(doing, zone, reply)?;
-        operation(&reply)
+        let path = format!("/v2/template/{id}");
+        self.begin(zone, "copy a template at", "POST", &path, &body)
     }
 
     /// An operation as it is now; `None`: nobody knows of it.
@@ -344,6 +321,46 @@ impl Api<'_> {
                 }
             }
         }
+    }
+
+    /// What is at `path`, if something is.
+    pub fn get<T: for<'de> Deserialize<'de>>(
+        &self,
+        zone: &str,
+        doing: &str,
+        what: &str,
+        path: &str,
+    ) -> Result<Option<T>> {
+        let reply = self.call(zone, doing, "GET", path, &[], "")?;
+        if reply.status == 404 {
+            return Ok(None);
+        }
+        let reply = self.success(doing, zone, reply)?;
+        read(what, &reply).map(Some)
+    }
+
+    /// Begins something.
+    pub fn begin(
+        &self,
+        zone: &str,
+        doing: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Result<Operation> {
+        let reply = self.call(zone, doing, method, path, &[], body)?;
+        let reply = self.success(doing, zone, reply)?;
+        operation(&reply)
+    }
+
+    /// Begins to remove what is at `path`, if something is.
+    pub fn delete(&self, zone: &str, doing: &str, path: &str) -> Result<Option<Operation>> {
+        let reply = self.call(zone, doing, "DELETE", path, &[], "")?;
+        if reply.status == 404 {
+            return Ok(None);
+        }
+        let reply = self.success(doing, zone, reply)?;
+        operation(&reply).map(Some)
     }
 
     fn call(
@@ -458,8 +475,9 @@ fn read<T: for<'de> Deserialize<'de>>(what: &str, reply: &Reply) -> Result<T> {
 pub fn read_all(bytes: &[u8]) {
     let _ = serde_json::from_slice::<Templates>(bytes);
     let _ = serde_json::from_slice::<Said>(bytes);
+    super::instance::read_all(bytes);
     if let Ok(operation) = serde_json::from_slice::<Operation>(bytes) {
-        assert!(operation.template().is_none_or(|id| !id.contains('/')));
+        assert!(operation.reference_id().is_none_or(|id| !id.contains('/')));
     }
 }
 
@@ -494,6 +512,6 @@ mod tests {
         );
         let text = r#"{"id":"o","state":"success","reference":{"id":"../x"}}"#;
         let operation: Operation = serde_json::from_str(text).unwrap();
-        assert_eq!(operation.template(), None);
+        assert_eq!(operation.reference_id(), None);
     }
 }

@@ -1,4 +1,5 @@
-//! Templates of Exoscale's: an image is put into its object store, registered, and copied to further zones.
+//! Templates of Exoscale's: an image is put into its object store, registered, and copied to further zones; instances are made
+//! of them for tests.
 //!
 //! Knows the order of these steps, and which of them are done already. Must not know where an image comes from.
 //!
@@ -6,6 +7,7 @@
 //! been run against the service itself.
 
 mod api;
+pub mod instance;
 mod memo;
 pub mod preflight;
 pub mod signature;
@@ -472,7 +474,7 @@ fn find(
             polling,
         )?;
         memo.forget()?;
-        if let Some(id) = done.template() {
+        if let Some(id) = done.reference_id() {
             return Ok(Some(id.to_owned()));
         }
     }
@@ -517,7 +519,7 @@ fn register(
         memo.forget()?;
     }
     let done = done?;
-    let id = done.template().map(str::to_owned).ok_or_else(|| {
+    let id = done.reference_id().map(str::to_owned).ok_or_else(|| {
         Error::new(
             ErrorKind::Io,
             format!("cannot {what}: Exoscale does not say its id"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use qimg::image::Format;
 
-use super::typed;
+use super::{WaitArgs, typed};
 
 /// How results are written; the names are Goss's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -59,7 +59,7 @@ pub(crate) enum TestDatasource {
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
 pub(crate) struct TestArgs {
-    /// The images
+    /// The images; exoscale:TEMPLATE-ID is a template of that cloud, of which an instance is made, and destroyed
     #[arg(
         value_name = "IMAGE",
         required_unless_present = "host",
@@ -111,7 +111,38 @@ pub(crate) struct TestArgs {
     pub(crate) machine: TestMachineArgs,
 
     #[command(flatten)]
+    pub(crate) cloud: TestCloudArgs,
+
+    #[command(flatten)]
     pub(crate) output: TestOutputArgs,
+}
+
+/// The instance that is made of a template.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Exoscale")]
+pub(crate) struct TestCloudArgs {
+    /// Where the template is
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) zone: Option<String>,
+
+    /// api, or ppapi for preproduction
+    #[arg(long, value_name = "NAME", default_value = "api")]
+    pub(crate) environment: String,
+
+    /// What the instance is: family.size
+    #[arg(long, value_name = "TYPE", default_value = "standard.small")]
+    pub(crate) instance_type: String,
+
+    /// A security group that is there and lets SSH in [default: one is made for the test]
+    #[arg(long = "security-group", value_name = "NAME")]
+    pub(crate) security_groups: Vec<String>,
+
+    /// The port of SSH
+    #[arg(long, value_name = "PORT", default_value_t = 22)]
+    pub(crate) port: u16,
+
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
 }
 
 /// How the guest is asked.
@@ -258,9 +289,15 @@ Examples:
   qimg test --datasource exoscale -s cloud.yaml debian.qcow2
   qimg test --host admin@203.0.113.7 -i key -s goss.yaml    a machine that is up
   qimg test --generate debian.qcow2 > goss.yaml             a file to begin with
+  qimg test exoscale:0d8bb0f4-8a0a-4a8e-9d0a-5f0e6f0f8a11 --zone ch-gva-2 -s goss.yaml
 
 Besides Goss's types a file may have cloud-init, boot, login, reboot, grow, sealed, serial, shutdown and migrate: README says
 what they compare. `.Env` and getEnv in templates read this environment.
+
+For a template of Exoscale's, EXOSCALE_API_KEY and EXOSCALE_API_SECRET are the key, and EXOSCALE_API_ENDPOINT is asked instead of
+https://{environment}-{zone}.exoscale.com. The instance has a name that begins with qimg-test-, and so have its key and its
+security group: all are destroyed at the end, after Ctrl-C too; what a killed test leaves is destroyed by the next one. Checks
+that need an image or its machine (sealed, serial, shutdown, migrate) are skipped.
 
 Exit codes:
   0    everything is as expected

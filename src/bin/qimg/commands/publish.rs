@@ -314,7 +314,7 @@ fn template(args: &PublishArgs, access: &Access) -> Result<exoscale::Request> {
     })
 }
 
-fn polling(typed: &WaitArgs) -> Result<Polling> {
+pub(super) fn polling(typed: &WaitArgs) -> Result<Polling> {
     let pause = Duration::try_from_secs_f64(typed.poll)
         .ok()
         .filter(|pause| !pause.is_zero())
@@ -325,7 +325,12 @@ fn polling(typed: &WaitArgs) -> Result<Polling> {
     })
 }
 
-fn account(access: &Access, environment: &str, key: &str, secret: &str) -> Result<Account> {
+pub(super) fn account(
+    access: &Access,
+    environment: &str,
+    key: &str,
+    secret: &str,
+) -> Result<Account> {
     let (Some(key), Some(secret)) = (access.variable(key), access.variable(secret)) else {
         return Err(publish::no_exoscale_keys());
     };

@@ -1,7 +1,7 @@
 //! `qimg test`.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use qimg::communicator::{Communicator, Stop};
 use qimg::goss::generate::{KINDS, generate};
 use qimg::goss::{Kind, LoadRequest, RunOptions, Suite, load};
 use qimg::store::{read_file, write_file};
-use qimg::trial::{self, Datasource, Kept, Options, Report, TrialRequest, Up};
+use qimg::trial::{self, CloudRequest, Datasource, Kept, Options, Report, TrialRequest, Up};
 use qimg::units::ByteSize;
 use qimg::{Error, ErrorKind, Result};
 
@@ -51,7 +51,7 @@ pub(super) fn run(args: &TestArgs, console: &mut Console<'_>) -> Status {
     };
     let reports = match &args.host {
         Some(host) => up(args, host, &suite, with_guest, &told, &stop).map(|report| vec![report]),
-        None => images(args, &suite, with_guest, &told, &stop),
+        None => images_and_templates(args, &suite, with_guest, &told, &stop),
     };
     let reports = reports.map_err(|error| match error.kind() {
         ErrorKind::Cancelled => interrupt.failure(error),
@@ -185,6 +185,112 @@ fn up(
     })
 }
 
+/// What names a template of the cloud.
+const CLOUD: &str = "exoscale:";
+
+/// The images, and after them the templates of the cloud.
+fn images_and_templates(
+    args: &TestArgs,
+    suite: &Suite,
+    with_guest: Option<&trial::GuestWork<'_>>,
+    told: &Told<'_>,
+    stop: &Arc<Stop>,
+) -> Result<Vec<Report>> {
+    let template = |path: &&PathBuf| Some(path.to_str()?.strip_prefix(CLOUD)?.to_owned());
+    let templates: Vec<String> = args
+        .images
+        .iter()
+        .filter_map(|path| template(&path))
+        .collect();
+    let files: Vec<&Path> = { args.images.iter() }
+        .filter(|path| template(path).is_none())
+        .map(PathBuf::as_path)
+        .collect();
+    if (args.keep || args.generate.is_some()) && args.images.len() > 1 {
+        return Err(Error::usage(
+            "--keep and --generate take one image with one firmware",
+        ));
+    }
+    let mut reports = match files.is_empty() {
+        true => Vec::new(),
+        false => images(args, &files, suite, with_guest, told, stop)?,
+    };
+    for template in templates {
+        reports.push(cloud(args, &template, suite, with_guest, told, stop)?);
+    }
+    Ok(reports)
+}
+
+/// Checks an instance of a template.
+fn cloud(
+    args: &TestArgs,
+    template: &str,
+    suite: &Suite,
+    with_guest: Option<&trial::GuestWork<'_>>,
+    told: &Told<'_>,
+    stop: &Arc<Stop>,
+) -> Result<Report> {
+    const GIB: u64 = 1 << 30;
+    let (typed, machine) = (&args.cloud, &args.machine);
+    let access = surroundings::access()?;
+    let account = super::publish::account(
+        &access,
+        &typed.environment,
+        "EXOSCALE_API_KEY",
+        "EXOSCALE_API_SECRET",
+    )?;
+    let zone = typed.zone.clone().ok_or_else(|| {
+        Error::usage("a template is tested in a zone").with_remedy("name one: --zone ch-gva-2")
+    })?;
+    let disk = { machine.disk_size.as_deref() }
+        .map(|text| ByteSize::parse(text).map(|size| size.0.div_ceil(GIB)))
+        .transpose()?;
+    let user_data = { machine.user_data.as_ref() }
+        .map(|path| read_file(path, LARGEST))
+        .transpose()?;
+    let host = surroundings::gather(&surroundings::cache(None)?, 1)?;
+    let keep = |kept: &Kept| wait_for_end(kept, told, stop);
+    let run = run_options(args);
+    let about = format!("{CLOUD}{template}");
+    trial::cloud(&CloudRequest {
+        account,
+        zone,
+        template: template.to_owned(),
+        instance_type: typed.instance_type.clone(),
+        disk_gib: disk,
+        security_groups: typed.security_groups.clone(),
+        user: machine.user.clone(),
+        port: typed.port,
+        ssh_timeout: machine.ssh_timeout,
+        user_data,
+        polling: super::publish::polling(&typed.wait)?,
+        http: &access.http,
+        clock: access.clock,
+        checks: &suite.checks,
+        run: &run,
+        surroundings: &host,
+        random: &surroundings::random,
+        tell: &|text| told.line(&about, text),
+        with_guest,
+        keep: if args.keep { Some(&keep) } else { None },
+        stop: Arc::clone(stop),
+    })
+}
+
+/// Says how to log in, and waits until somebody wants it to end.
+fn wait_for_end(kept: &Kept, told: &Told<'_>, stop: &Arc<Stop>) {
+    told.always(&format!(
+        "the machine runs until Ctrl-C: ssh -i {} -p {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null {}@{}",
+        kept.key_file.display(),
+        kept.port,
+        kept.user,
+        kept.host
+    ));
+    while !(stop)() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// One image with one firmware.
 struct Job<'a> {
     image: &'a Path,
@@ -195,6 +301,7 @@ struct Job<'a> {
 /// Tries all images, as many at once as the host has room for.
 fn images(
     args: &TestArgs,
+    files: &[&Path],
     suite: &Suite,
     with_guest: Option<&trial::GuestWork<'_>>,
     told: &Told<'_>,
@@ -237,7 +344,7 @@ fn images(
         BootWith::Both => &[false, true],
     };
     let mut jobs = Vec::new();
-    for (number, image) in args.images.iter().enumerate() {
+    for (number, &image) in files.iter().enumerate() {
         for &uefi in firmwares {
             let firmware = if uefi { "uefi" } else { "bios" };
             let name = format!("test-{}-{firmware}", number + 1);
@@ -255,18 +362,7 @@ fn images(
         Some(count) => count.get(),
         None => room(threads, machine.cpus, memory_mib),
     };
-    let keep = |kept: &Kept| {
-        told.always(&format!(
-            "the machine runs until Ctrl-C: ssh -i {} -p {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null {}@{}",
-            kept.key_file.display(),
-            kept.port,
-            kept.user,
-            kept.host
-        ));
-        while !(stop)() {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    };
+    let keep = |kept: &Kept| wait_for_end(kept, told, stop);
     let work = |job: &Job<'_>| {
         let about = format!(
             "{} ({})",
