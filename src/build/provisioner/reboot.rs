@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Context, Watch, in_words, with_cause};
+use super::{Context, Watch, cloud_init, in_words, with_cause};
 use crate::communicator::{Communicator, Exit, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::template::model::Text;
@@ -113,7 +113,16 @@ pub(super) fn run(
     }
     let text = format!("The guest is back after {}", in_words(started.elapsed()));
     context.reporter.note(&text);
-    Ok(())
+    // What follows finds a system that is up as a whole, as the first step did. Errors were told at the first start.
+    let patient = watch.left().unwrap_or(timeout);
+    match cloud_init::wait(guest, patient, context.reporter, watch.stop()) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::TimedOut => {
+            context.reporter.warn(&error.to_string());
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn too_late(error: Error, timeout: Duration, seen: &str) -> Error {

@@ -11,6 +11,16 @@ say() { printf 'qimg-seal %s\n' "$*" >&3; }
 live() { [ -z "$R" ]; }
 have() { live && command -v "$1" >/dev/null 2>&1; }
 
+# A start of the guest that is not over yet would write again what is removed: its cloud-init is waited for, 5 minutes at most.
+await_cloud_init() {
+    have systemctl || return 0
+    tries=0
+    while [ $tries -lt 300 ] && systemctl list-jobs --no-legend 2>/dev/null | grep -q ' cloud-[a-z-]*\.service '; do
+        tries=$((tries + 1))
+        sleep 1
+    done
+}
+
 # Runs one step: its name, and its function.
 step() {
     count=0 failed='' note='' state=''

@@ -85,7 +85,7 @@ impl Order<'_> {
         // Descriptor 3 is the caller's; whatever else is printed is no answer.
         let _ = write!(
             script,
-            "seal_guest() {{\n    look_at_sshd\n{calls}    look_at_remains\n    say end\n{shutdown}}}\n\
+            "seal_guest() {{\n    await_cloud_init\n    look_at_sshd\n{calls}    look_at_remains\n    say end\n{shutdown}}}\n\
              seal_guest 3>&1 1>&2 </dev/null\nexit 0\n"
         );
         Ok(script)

@@ -56,6 +56,8 @@ seal_injected_users() {
                 if ! printf '%s\n' "$left" >"$file"; then failed=${file#"$R"}; fi
             fi
         done
+        # We may be in it.
+        cd /
         case $home in
         /home/?*) drop "$R$home" ;;
         esac
