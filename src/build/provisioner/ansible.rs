@@ -18,6 +18,12 @@ use crate::template::model::{Ansible, Text};
 /// A file of roles is not longer.
 const LONGEST: u64 = 16 << 20;
 
+/// Bytes of a socket's path, as Linux has it.
+const LONGEST_SOCKET: usize = 107;
+
+/// Bytes of the name that Ansible and ssh give to the socket of a connection: `/`, ten digits, `.` and sixteen characters.
+const SOCKET_NAME: usize = 28;
+
 /// Runs the playbook.
 pub(super) fn run(ansible: &Ansible, context: &Context<'_>, watch: &Watch<'_>) -> Result<()> {
     let connection = context.facts.connection.as_ref().ok_or_else(|| {
@@ -26,7 +32,8 @@ pub(super) fn run(ansible: &Ansible, context: &Context<'_>, watch: &Watch<'_>) -
     })?;
     let failed = |error| Error::io("make a directory for Ansible", error);
     let place = tempfile::Builder::new()
-        .prefix("qimg-ansible")
+        .prefix("ansible")
+        .rand_bytes(4)
         .tempdir_in(&context.host.temporary)
         .map_err(failed)?;
     let work = Work {
@@ -184,7 +191,12 @@ impl Work<'_> {
     }
 
     fn environment(&self) -> Result<Vec<(OsString, OsString)>> {
-        let mut options = "-o ControlMaster=auto -o ControlPersist=60s".to_owned();
+        let sockets = self.place.to_string_lossy().into_owned();
+        // With a path that is too long for a socket, ssh would not start at all: then it connects anew for each task.
+        let mut options = match sockets.len() <= LONGEST_SOCKET - SOCKET_NAME {
+            true => "-o ControlMaster=auto -o ControlPersist=60s".to_owned(),
+            false => "-o ControlMaster=no".to_owned(),
+        };
         let known = self.place.join("known_hosts");
         match &self.connection.host_key {
             Some(key) => {
@@ -209,10 +221,9 @@ impl Work<'_> {
             options.push_str(" -o IdentitiesOnly=yes");
         }
         let mut environment = self.context.host.environment.clone();
-        let short = self.place.join("cp").to_string_lossy().into_owned();
         for (name, value) in [
             ("ANSIBLE_SSH_ARGS", options.as_str()),
-            ("ANSIBLE_SSH_CONTROL_PATH_DIR", short.as_str()),
+            ("ANSIBLE_SSH_CONTROL_PATH_DIR", sockets.as_str()),
             ("ANSIBLE_FORCE_COLOR", "0"),
             ("ANSIBLE_NOCOWS", "1"),
             ("PYTHONUNBUFFERED", "1"),
