@@ -27,24 +27,21 @@ pipelineJob('image-test') {
         stringParam('IMAGE', 'debian-cloud', 'The folder whose checks are made')
         stringParam('TEMPLATE_ID', '', 'The template')
         stringParam('ZONE', 'ch-gva-2', 'Where the instance is')
+        stringParam('ENVIRONMENT', 'ppapi', 'ppapi for a template of preproduction, api for one that is released')
     }
     definition {
         cps {
             sandbox()
             script('''
-                node('kvm') {
+                node {
                     checkout scm
                     withCredentials([
                         string(credentialsId: 'exoscale-key', variable: 'EXOSCALE_API_KEY'),
-                        string(credentialsId: 'exoscale-secret', variable: 'EXOSCALE_API_SECRET'),
-                        sshUserPrivateKey(credentialsId: 'images-ssh', keyFileVariable: 'KEY')
+                        string(credentialsId: 'exoscale-secret', variable: 'EXOSCALE_API_SECRET')
                     ]) {
                         try {
-                            sh 'exo compute instance create "test-$BUILD_NUMBER" --zone "$ZONE" --template "$TEMPLATE_ID" --template-visibility private --ssh-key images'
-                            sh 'exo compute instance show "test-$BUILD_NUMBER" --zone "$ZONE" --output-template "{{.IPAddress}}" > address'
-                            sh 'qimg test --host "debian@$(cat address)" -i "$KEY" -s "images/$IMAGE/checks.yaml" --retry-timeout 5m --report junit=template.xml'
+                            sh 'qimg test "exoscale:$TEMPLATE_ID" --environment "$ENVIRONMENT" --zone "$ZONE" -s "images/$IMAGE/checks.yaml" --retry-timeout 5m --report junit=template.xml'
                         } finally {
-                            sh 'exo compute instance delete "test-$BUILD_NUMBER" --zone "$ZONE" --force'
                             junit 'template.xml'
                         }
                     }

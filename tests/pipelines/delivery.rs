@@ -1,11 +1,51 @@
-//! One image, from its build to the boot of what was published.
+//! One image: built, tested, published, and what was published tested and built upon.
 
 use crate::oracle_tools::must;
 use crate::servers::{KEY, SECRET, Store, Wire};
 use crate::workshop::{Building, Native, Workshop};
 
+/// What the image has to be like before it is published, and after.
+const CHECKS: &str = "
+file: {/made: {exists: true, contents: [of the build]}}
+command: {uname: {exit-status: 0, stdout: [Linux]}}
+login: {root: {key: true}}
+sealed: {image: {authorized-keys: \"\", machine-id: \"\"}}
+shutdown: {button: {clean: true}}
+";
+
+/// `qimg test` of an image; its JUnit file.
+fn tested(workshop: &Workshop, image: &str) -> String {
+    let report = format!("{image}.xml");
+    let output = workshop
+        .qimg(&[
+            "test",
+            image,
+            "-s",
+            "checks.yaml",
+            "--memory",
+            "256M",
+            "--ssh-timeout",
+            "15m",
+            "--report",
+            &format!("junit={report}"),
+        ])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}\n{err}");
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/junit.xsd");
+    let here = workshop.path("");
+    must(
+        &here,
+        "xmllint",
+        &["--noout", "--nonet", "--schema", schema, &report],
+    );
+    workshop.read(&report)
+}
+
 #[test]
-fn an_image_is_built_published_fetched_and_boots() {
+fn an_image_is_built_tested_published_fetched_and_tested_again() {
     let (store, workshop) = (Store::new(), Workshop::new());
     let wire = Wire::to(store.port());
     let post = format!(
@@ -15,11 +55,14 @@ fn an_image_is_built_published_fetched_and_boots() {
         wire.endpoint()
     );
     workshop.write("build.toml", &Native::with(&post).text());
+    workshop.write("checks.yaml", CHECKS);
     let mut command = workshop.qimg(&["build", "build.toml"]);
     command
         .env("AWS_ACCESS_KEY_ID", KEY)
         .env("AWS_SECRET_ACCESS_KEY", SECRET);
     Building::of(command).end().well().has_not(SECRET);
+    let junit = tested(&workshop, "output/disk.qcow2");
+    assert!(junit.contains("failures=\"0\""), "{junit}");
     // What is there is what was built, and its checksums say so.
     let here = workshop.path("");
     std::fs::create_dir(workshop.path("fetched")).unwrap();
@@ -37,6 +80,10 @@ fn an_image_is_built_published_fetched_and_boots() {
             .iter()
             .any(|seen| seen.header("x-amz-acl") == Some("public-read"))
     );
+    // It passes what it passed before.
+    let again = tested(&workshop, "fetched/disk.qcow2");
+    let cases = |junit: &str| junit.matches("<testcase ").count();
+    assert_eq!(cases(&again), cases(&junit));
     // By a link, as whoever has no key gets it; the checksum is that of the build.
     let mut command = workshop.qimg(&[
         "publish",
