@@ -9,7 +9,7 @@ const CHECKS: &str = "
 file: {/made: {exists: true, contents: [of the build]}}
 command: {uname: {exit-status: 0, stdout: [Linux]}}
 login: {root: {key: true}}
-sealed: {image: {authorized-keys: \"\", machine-id: \"\"}}
+sealed: {image: {authorized-keys: \"\"}}
 shutdown: {button: {clean: true}}
 ";
 

@@ -220,7 +220,7 @@ impl Api<'_> {
     /// A template, if it is there.
     pub fn template(&self, zone: &str, id: &str) -> Result<Option<Template>> {
         let path = format!("/v2/template/{id}");
-        self.get(zone, "look at a template at", "template", &path)
+        self.found(zone, "look at a template at", "template", &path)
     }
 
     /// Begins to register a template. It is asked for once: twice would make two.
@@ -324,7 +324,7 @@ impl Api<'_> {
     }
 
     /// What is at `path`, if something is.
-    pub fn get<T: for<'de> Deserialize<'de>>(
+    pub fn found<T: for<'de> Deserialize<'de>>(
         &self,
         zone: &str,
         doing: &str,

@@ -352,7 +352,7 @@ pub fn password(
     attended(means.stop, tell, |work| {
         let courier = Courier::new(means.http, work)?;
         let api = api(&request.account, &courier, means);
-        let found: Option<Password> = api.get(
+        let found: Option<Password> = api.found(
             &request.zone,
             "look at a password at",
             "password",
@@ -448,7 +448,7 @@ fn destroy(api: &Api<'_>, zone: &str, name: &str, polling: Polling, work: &Work)
             .map(drop),
         None => Ok(()),
     };
-    let listed: Option<Instances> = api.get(zone, "list instances at", "list", "/v2/instance")?;
+    let listed: Option<Instances> = api.found(zone, "list instances at", "list", "/v2/instance")?;
     let listed = listed.unwrap_or_default();
     let is_gone = |state: Option<&str>| matches!(state, Some("destroyed" | "expunging"));
     for instance in { listed.instances.iter() }
@@ -463,7 +463,7 @@ fn destroy(api: &Api<'_>, zone: &str, name: &str, polling: Polling, work: &Work)
     }
     let path = format!("/v2/ssh-key/{name}");
     wait(api.delete(zone, "remove a key at", &path)?, "key")?;
-    let listed: Option<Groups> = api.get(zone, "list groups at", "list", "/v2/security-group")?;
+    let listed: Option<Groups> = api.found(zone, "list groups at", "list", "/v2/security-group")?;
     let listed = listed.unwrap_or_default();
     for group in
         { listed.security_groups.iter() }.filter(|group| group.name == name && is_id(&group.id))
@@ -496,7 +496,7 @@ impl Making<'_> {
 
     fn list<T: for<'de> Deserialize<'de> + Default>(&self, what: &str, path: &str) -> Result<T> {
         let doing = format!("list {what} at");
-        let found = self.api.get(&self.request.zone, &doing, "list", path)?;
+        let found = self.api.found(&self.request.zone, &doing, "list", path)?;
         Ok(found.unwrap_or_default())
     }
 
@@ -561,7 +561,7 @@ impl Making<'_> {
         let (zone, polling) = (&self.request.zone, self.request.polling);
         let began = (self.api.clock)();
         loop {
-            let found: Option<Instance> = self.api.get(
+            let found: Option<Instance> = self.api.found(
                 zone,
                 "look at an instance at",
                 "instance",
