@@ -134,6 +134,10 @@ struct State {
     next: u64,
     /// Why the conversation ended.
     ended: Option<String>,
+    /// QEMU leaves when its guest has shut down.
+    leaves_with_guest: bool,
+    /// It is about to leave.
+    leaving: bool,
 }
 
 #[derive(Default)]
@@ -154,6 +158,9 @@ impl Shared {
             Message::Return(id, value) => state.answer(id, Ok(value)),
             Message::Failure(id, words) => state.answer(id, Err(words)),
             Message::Event(event) => {
+                if event.name == "SHUTDOWN" && state.leaves_with_guest {
+                    state.leaving = true;
+                }
                 drop(state);
                 events(event);
                 return;
@@ -232,6 +239,17 @@ impl Qmp {
         Ok(version)
     }
 
+    /// From now on nothing is asked any more once the guest has shut down: QEMU leaves then by itself, and one that is asked
+    /// while it takes its monitors apart may crash (seen with 10.0: `aio_co_wake` of a dispatcher that is gone).
+    pub fn leaves_with_guest(&self) {
+        self.shared.lock().leaves_with_guest = true;
+    }
+
+    /// Whether QEMU ends by itself now.
+    pub fn is_leaving(&self) -> bool {
+        self.shared.lock().leaving
+    }
+
     /// Has QEMU do `command` with `arguments` (an object, or null for none), and waits for its answer.
     ///
     /// # Errors
@@ -255,6 +273,12 @@ impl Qmp {
     ) -> Result<Value> {
         let id = {
             let mut state = self.shared.lock();
+            if state.leaving {
+                let text = format!("QEMU is about to end, and is not asked for {command} any more");
+                return Err(Error::new(ErrorKind::Io, text));
+            }
+            // What is asked after that finds nobody.
+            state.leaving = command == "quit";
             let id = state.next;
             state.next += 1;
             state.pending.insert(id, None);

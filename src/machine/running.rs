@@ -212,6 +212,9 @@ impl Running {
             drop(told.try_send(Message::Event(event)));
         };
         let qmp = Arc::new(Qmp::over(qmp_here, events)?);
+        if !start.arguments.iter().any(|word| stays(word)) {
+            qmp.leaves_with_guest();
+        }
         let seen = Arc::clone(&shared);
         let console = Console::follow(console_here, console_log, move |sign, line| {
             seen.see(sign, line);
@@ -505,9 +508,11 @@ impl Running {
     /// When QEMU does not answer.
     pub fn press_power_button(&self) -> Result<()> {
         self.shared.lock().going_down = true;
-        self.qmp
-            .execute("system_powerdown", &Value::Null, SOON)
-            .map(drop)
+        match self.qmp.execute("system_powerdown", &Value::Null, SOON) {
+            // It goes down already.
+            Err(_) if self.qmp.is_leaving() => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     /// Has QEMU write out its disks and end.
@@ -517,9 +522,10 @@ impl Running {
     /// When QEMU does not answer.
     pub fn quit(&self) -> Result<()> {
         self.shared.lock().going_down = true;
+        let leaves = self.qmp.is_leaving();
         match self.qmp.execute("quit", &Value::Null, SOON) {
-            // It may end before its answer is out.
-            Err(_) if self.qmp.ended().is_some() => Ok(()),
+            // It may end before its answer is out, or have been about to.
+            Err(_) if leaves || self.qmp.ended().is_some() => Ok(()),
             other => other.map(drop),
         }
     }
@@ -547,6 +553,11 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether an argument has QEMU stay when its guest has shut down.
+fn stays(argument: &str) -> bool {
+    argument.trim_start_matches('-') == "no-shutdown" || argument.contains("shutdown=pause")
 }
 
 fn follow_errors(mut errors: std::io::PipeReader, mut log: Log, shared: &Shared) {
@@ -623,7 +634,7 @@ impl Supervision {
     fn take(&self, event: &Event) {
         match event.name.as_str() {
             "GUEST_PANICKED" => self.shared.die(Death::GuestPanicked),
-            // With -no-shutdown QEMU would stay for ever.
+            // With -no-shutdown QEMU would stay for ever; any other is not asked.
             "SHUTDOWN" if self.status().as_deref() == Some("shutdown") => {
                 let _ = self.qmp.execute("quit", &Value::Null, SOON);
             }

@@ -151,3 +151,32 @@ fn lines_are_whole_however_they_come() {
     assert!(Lines::new(3).push(b"abcd\n", (), |_| Ok(())).is_err());
     assert!(Lines::new(3).push(b"abc\nabc\n", (), |_| Ok(())).is_ok());
 }
+
+#[test]
+fn nothing_is_asked_of_a_qemu_whose_guest_has_shut_down() {
+    for leaves in [true, false] {
+        let down = r#"{"event": "SHUTDOWN", "data": {"guest": true}}"#;
+        let (qmp, _) = peer(move |number, line| {
+            let event = if line.contains("system_powerdown") {
+                down
+            } else {
+                ""
+            };
+            [well(number, line), format!("{event}\n").into_bytes()].concat()
+        });
+        if leaves {
+            qmp.leaves_with_guest();
+        }
+        qmp.negotiate(SOON, &|| false).unwrap();
+        qmp.execute("system_powerdown", &Value::Null, SOON).unwrap();
+        let asked = Instant::now();
+        while leaves && !qmp.is_leaving() && asked.elapsed() < SOON {
+            std::thread::yield_now();
+        }
+        let answer = qmp.execute("query-status", &Value::Null, SOON);
+        assert_eq!(answer.is_err(), leaves);
+        // Nor of one that was told to leave.
+        qmp.execute("quit", &Value::Null, SOON).ok();
+        qmp.execute("query-status", &Value::Null, SOON).unwrap_err();
+    }
+}
