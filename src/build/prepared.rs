@@ -117,7 +117,8 @@ impl<'a> Prepared<'a> {
         texts.field("SSHHostPort", port.to_string());
         let mut qemu_args = filled_in(request, texts)?;
         if let Some(url) = serving.as_ref().and_then(|serving| serving.seed_url()) {
-            let told = format!("type=1,serial=ds=nocloud;s={url}");
+            // All versions know this name; those before 23 take `ds=nocloud` for a seed that needs no network, and leave it.
+            let told = format!("type=1,serial=ds=nocloud-net;s={url}");
             qemu_args.push(("-smbios".to_owned(), vec![told]));
         }
         let wish = wishes(&qemu_args, &main, &host.directory);
