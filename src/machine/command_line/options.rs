@@ -13,23 +13,30 @@ pub struct Options(Vec<(Option<String>, String)>);
 impl Options {
     /// Takes any text apart; it always has a meaning.
     pub fn parse(text: &str) -> Self {
-        let mut parts = vec![String::new()];
+        let mut parts = Vec::new();
+        let mut part = (None, String::new());
+        // As in QEMU, a key holds no comma: behind a doubled one `=` is a letter of the value.
+        let mut in_key = true;
         let mut letters = text.chars().peekable();
         while let Some(letter) = letters.next() {
-            let last = parts.len() - 1;
-            if letter != ',' {
-                parts[last].push(letter);
-            } else if letters.next_if_eq(&',').is_some() {
-                parts[last].push(',');
-            } else {
-                parts.push(String::new());
+            match letter {
+                ',' if letters.next_if_eq(&',').is_some() => {
+                    part.1.push(',');
+                    in_key = false;
+                }
+                ',' => {
+                    parts.push(std::mem::take(&mut part));
+                    in_key = true;
+                }
+                '=' if in_key => {
+                    part.0 = Some(std::mem::take(&mut part.1));
+                    in_key = false;
+                }
+                letter => part.1.push(letter),
             }
         }
-        let part = |part: String| match part.split_once('=') {
-            Some((key, value)) => (Some(key.to_owned()), value.to_owned()),
-            None => (None, part),
-        };
-        Self(parts.into_iter().map(part).collect())
+        parts.push(part);
+        Self(parts)
     }
 
     /// The last value of `key`.
