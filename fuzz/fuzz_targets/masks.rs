@@ -30,8 +30,15 @@ fuzz_target!(|bytes: &[u8]| {
         size = 1 + size * 5 % 11;
     }
     pieces.push_str(&stream.finish());
-    // Whether a short value stands alone is known of a whole text only.
-    if values.iter().all(|value| value.is_empty() || value.len() >= 4) {
+    // Whether a short value stands alone is known of a whole text only; of long ones no more is shown for it.
+    let is_short = |value: &&str| value.trim_end_matches('\r').len() < 4;
+    if values.iter().all(|value| value.is_empty() || !is_short(value)) {
         assert_eq!(pieces, shown);
+    } else if !text.contains(MASK) {
+        let long = Masks::new(values.iter().filter(|value| !is_short(value))).unwrap();
+        let shown = long.mask(text);
+        for part in pieces.split(MASK) {
+            assert!(shown.split(MASK).any(|whole| whole.contains(part)));
+        }
     }
 });

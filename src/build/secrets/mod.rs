@@ -170,18 +170,19 @@ impl MaskStream<'_> {
     pub fn push(&mut self, piece: &str) -> String {
         self.held.push_str(piece);
         let text = std::mem::take(&mut self.held);
-        // Nothing that is found is cut: a longer value may begin with it, but then what is held back overlaps it.
         let mut end = text.len() - self.masks.unfinished(&text);
+        for value in &self.masks.short {
+            let mut found = text.match_indices(value.as_str()).map(|(at, _)| at);
+            let crossing = found.find(|at| *at < end && end < at + value.len());
+            end = crossing.unwrap_or(end);
+        }
+        // Nothing that is found is cut: a longer value may begin with it, but then what is held back overlaps it. Short
+        // ones come before: the beginning of one may lie in a long one.
         if let Some(finder) = &self.masks.finder {
             let crossing = finder
                 .find_iter(&text)
                 .find(|found| found.start() < end && end < found.end());
             end = crossing.map_or(end, |found| found.start());
-        }
-        for value in &self.masks.short {
-            let mut found = text.match_indices(value.as_str()).map(|(at, _)| at);
-            let crossing = found.find(|at| *at < end && end < at + value.len());
-            end = crossing.unwrap_or(end);
         }
         let (shown, held) = text.split_at_checked(end).unwrap_or((&text, ""));
         self.held.push_str(held);

@@ -147,6 +147,17 @@ fn a_short_value_is_found_wherever_the_text_is_cut() {
     }
 }
 
+#[test]
+fn a_short_value_that_begins_in_a_long_one_does_not_cut_it() {
+    let masks = Masks::new(["token42", "42\n"]).unwrap();
+    let text = "token42\nfo";
+    for at in 0..=text.len() {
+        let mut stream = masks.stream();
+        let shown = stream.push(&text[..at]) + &stream.push(&text[at..]) + &stream.finish();
+        assert_eq!(shown, "<sensitive>\nfo", "cut at {at}");
+    }
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::test_runner::Config::with_cases(64))]
 
