@@ -1,5 +1,7 @@
 //! The output of a guest cut into lines: where its bytes are cut makes no difference, nothing is too long, and
 //! whole lines are what a simple reader of them sees.
+//!
+//! Now and then the bytes come many times over: no input of the fuzzer's own is as long as a line may be.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -35,8 +37,11 @@ fn simple(bytes: &[u8]) -> Vec<String> {
     text
 }
 
-fuzz_target!(|input: (u16, &[u8])| {
-    let (size, bytes) = input;
+fuzz_target!(|input: (u16, u8, &[u8])| {
+    let (size, times, bytes) = input;
+    let most = (3 * LONGEST).div_ceil(bytes.len().max(1));
+    let bytes = bytes.repeat(most.min(1 << times.saturating_sub(0xf0)));
+    let bytes = bytes.as_slice();
     let whole = cut([bytes]);
     assert_eq!(cut(bytes.chunks(usize::from(size).max(1))), whole);
     assert!(whole.iter().all(|line| line.len() <= 3 * LONGEST));
