@@ -15,7 +15,7 @@ use super::seed::{Access, Password, has_volume};
 use crate::build::alongside::alongside;
 use crate::build::disk;
 use crate::build::runs::{DISK, SEED};
-use crate::communicator::ssh::{Key, Limits, Options, Ssh};
+use crate::communicator::ssh::{Limits, Options, Ssh};
 use crate::communicator::{Stop, wait};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::accelerator::{self, Choice};
@@ -306,15 +306,7 @@ impl<'a> Bench<'a> {
     ) -> Result<Ssh> {
         let port = machine.running.forwarded_port(22)?.unwrap_or(0);
         let mut options = Options::new("127.0.0.1", port, user);
-        match password {
-            Some(password) => options.guest.credentials.password = Some(password.0.clone()),
-            None => options
-                .guest
-                .credentials
-                .keys
-                .push(Key::from(&self.access.key)),
-        }
-        options.host_keys.push(self.access.host_key.public_line());
+        self.access.prove(&mut options, password);
         let (stop, lost) = (Arc::clone(&self.request.stop), Arc::clone(&machine.lost));
         let stop: Arc<Stop> = Arc::new(move || stop() || lost.load(Ordering::Relaxed));
         Ssh::new(options, stop, None)

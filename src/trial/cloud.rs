@@ -13,7 +13,7 @@ use super::seed::{Access, Password};
 use super::up::wait;
 use crate::build::Surroundings;
 use crate::build::runs::RunDirectory;
-use crate::communicator::ssh::{Key, Limits, Options, Ssh};
+use crate::communicator::ssh::{Limits, Options, Ssh};
 use crate::communicator::{Communicator, Stop};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::HttpOptions;
@@ -336,15 +336,7 @@ impl Guest<'_> {
     fn way_in(&self, user: &str, password: Option<&Password>) -> Result<Ssh> {
         let address = self.running.address.to_string();
         let mut options = Options::new(&address, self.request.port, user);
-        match password {
-            Some(password) => options.guest.credentials.password = Some(password.0.clone()),
-            None => options
-                .guest
-                .credentials
-                .keys
-                .push(Key::from(&self.access.key)),
-        }
-        options.host_keys.push(self.access.host_key.public_line());
+        self.access.prove(&mut options, password);
         Ssh::new(options, Arc::clone(&self.request.stop), None)
     }
 

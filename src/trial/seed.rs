@@ -11,6 +11,7 @@ use crate::build::accounts::{Account, look_for};
 use crate::build::disk::Origin;
 use crate::build::runs::KEY;
 use crate::communicator::keys::{KeyPair, Kind};
+use crate::communicator::ssh::{Key, Options};
 use crate::error::Result;
 use crate::seed::{self, MetaData, Part, SeedRequest};
 use crate::store::{remove_file, write_file};
@@ -125,6 +126,16 @@ impl Access {
             name,
             bytes: text.into_bytes(),
         })
+    }
+
+    /// Ways in with `options`: by the key, or by `password`; the guest has to show the host key that the seed gave it.
+    pub(super) fn prove(&self, options: &mut Options, password: Option<&Password>) {
+        let credentials = &mut options.guest.credentials;
+        match password {
+            Some(password) => credentials.password = Some(password.0.clone()),
+            None => credentials.keys.push(Key::from(&self.key)),
+        }
+        options.host_keys.push(self.host_key.public_line());
     }
 
     /// Makes a seed at `file` of `parts`.
