@@ -125,3 +125,44 @@ pub(super) fn path_text(path: &Path) -> Result<&str> {
             .with_remedy("rename it")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_come_out_as_they_went_in() {
+        for text in [
+            "",
+            "a",
+            "a,b=c",
+            "file=/a,,b,if=virtio",
+            "a=b=c",
+            "user,id=x,hostfwd=tcp::1-:2",
+            ",",
+            "=,=",
+            "a,,b=c",
+            "a=b,c,,d=e",
+            ",,=",
+        ] {
+            assert_eq!(Options::parse(text).to_string(), text);
+        }
+        let mut options = Options::parse("file=a,,b,format=raw,file=c");
+        assert_eq!(options.value("file"), Some("c"));
+        options.set("file", "x,y");
+        options.set("id", "1");
+        assert_eq!(options.to_string(), "file=x,,y,format=raw,id=1");
+        assert!(Options::parse("if=pflash,readonly").is_on("readonly"));
+        assert!(!Options::parse("if=pflash,readonly=off").is_on("readonly"));
+    }
+
+    #[test]
+    fn a_doubled_comma_before_an_equals_sign_stays_doubled() {
+        // A first part of QEMU's that has no key, such as the name in `-fw_cfg`.
+        let mut options = Options::parse("opt/a,,b=c,file=/x");
+        assert_eq!(options.kind(), Some("opt/a,b=c"));
+        assert_eq!(options.value("file"), Some("/x"));
+        options.set("file", "/y");
+        assert_eq!(options.to_string(), "opt/a,,b=c,file=/y");
+    }
+}
