@@ -291,7 +291,7 @@ fn on_instance(
                 known.grow = Some(root.and_then(|root| {
                     let root = root.ok_or("the guest does not tell the size of its root")?;
                     let has = template.size.ok_or("the template does not tell its size")?;
-                    Ok((root, has, running.disk_gib << 30))
+                    Ok((root, has, running.disk_gib.saturating_mul(1 << 30)))
                 }));
             }
             logins(&guest, wanted, template, &asks, &mut known, means, told)?;

@@ -52,7 +52,7 @@ impl Known {
                     return Ok(Actual::Value((*root).into()));
                 }
                 // A filesystem counts what is left after its own tables.
-                let needed = image + (disk - image) / 4;
+                let needed = image.saturating_add(disk.saturating_sub(*image) / 4);
                 Ok(Actual::Value(
                     (disk > image && *root >= needed.min(*disk)).into(),
                 ))
@@ -196,4 +196,26 @@ pub(super) fn unreachable(checks: &[Check], why: &str) -> Vec<Outcome> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_smaller_than_its_image_has_not_grown() {
+        let check = Check {
+            kind: Kind::Grow,
+            ..Check::of_command("x", std::time::Duration::ZERO)
+        };
+        // A cloud may say any size of its template.
+        for (image, disk) in [(u64::MAX, 0), (10 << 30, 1 << 30), (0, u64::MAX)] {
+            let known = Known {
+                grow: Some(Ok((1 << 30, image, disk))),
+                ..Known::default()
+            };
+            let found = known.fact(&check, "grown").unwrap();
+            assert!(matches!(found, Actual::Value(value) if value == false));
+        }
+    }
 }
