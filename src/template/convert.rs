@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::check::{Finding, Findings};
-use super::document::{Entry, Kind, Node};
+use super::document::{Entry, Kind, Missing, Node};
 use super::model::Dialect;
 use super::packer;
 use crate::error::{Error, Result};
@@ -31,9 +31,22 @@ pub fn convert(path: &Path, bytes: Option<&Vec<u8>>) -> Result<Converted> {
     }
     let findings = Findings::default();
     let tree = packer::translate(&source, &node, &findings)?;
+    if let Some(missing) = missing(&tree) {
+        let error = source.missing(missing);
+        return Err(error.with_remedy("take it out of the template, then convert it"));
+    }
     Ok(Converted {
         text: write(&tree),
         findings: findings.finish(),
+    })
+}
+
+/// The first thing that is not there.
+fn missing(node: &Node) -> Option<(usize, &Missing)> {
+    node.missing().or_else(|| match &node.kind {
+        Kind::List(items) => items.iter().find_map(missing),
+        Kind::Table(entries) => entries.iter().find_map(|entry| missing(&entry.node)),
+        _ => None,
     })
 }
 
@@ -109,8 +122,8 @@ fn key(name: &str) -> String {
 
 fn value(text: &mut String, node: &Node) {
     match &node.kind {
-        // TOML has no null, and no translated tree holds one.
-        Kind::Null => text.push_str("\"\""),
+        // TOML has no null, and no tree that is written holds one, nor anything that is not there.
+        Kind::Null | Kind::Missing(_) => text.push_str("\"\""),
         Kind::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
         Kind::Int(number) => text.push_str(&number.to_string()),
         Kind::Float(number) => {

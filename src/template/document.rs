@@ -26,6 +26,15 @@ pub(super) enum Kind {
     Text(String),
     List(Vec<Node>),
     Table(Vec<Entry>),
+    /// Something that there is elsewhere and not here: an error once a build asks for it.
+    Missing(Missing),
+}
+
+/// What is not there, as errors say it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Missing {
+    pub(super) text: String,
+    pub(super) remedy: String,
 }
 
 /// A key and its value.
@@ -56,6 +65,19 @@ impl Node {
             Kind::Text(_) => "a string",
             Kind::List(_) => "a list",
             Kind::Table(_) => "an object",
+            Kind::Missing(_) => "something that is not there",
+        }
+    }
+
+    /// What is missing here or right below, and its place.
+    pub(super) fn missing(&self) -> Option<(usize, &Missing)> {
+        match &self.kind {
+            Kind::Missing(missing) => Some((self.at, missing)),
+            Kind::Table(entries) => entries.iter().find_map(|entry| match &entry.node.kind {
+                Kind::Missing(missing) => Some((entry.node.at, missing)),
+                _ => None,
+            }),
+            _ => None,
         }
     }
 
@@ -131,6 +153,14 @@ impl Source {
             line,
             column: before.map_or(0, |text| text.chars().count()) + 1,
         }
+    }
+
+    /// The error that something is not there.
+    pub(super) fn missing(&self, (at, missing): (usize, &Missing)) -> Error {
+        let Place { line, column } = self.place(at);
+        Error::unsupported(format!("line {line}, column {column}: {}", missing.text))
+            .at_path(&self.path)
+            .with_remedy(missing.remedy.clone())
     }
 
     /// An error at byte `at`.

@@ -171,6 +171,58 @@ fn what_is_not_there_is_refused_by_name_with_the_nearest_way() {
 }
 
 #[test]
+fn what_is_there_for_other_hypervisors_hinders_no_build_of_qemu() {
+    let bench = Bench::new();
+    let other = r#"{"type": "virtualbox-iso", "guest_os_type": "Debian_64", "iso_url": "{{user `nowhere`}}"}"#;
+    let named = r#"{"type": "vmware-iso", "name": "ware"}"#;
+    let rest = r#", "provisioners": [
+        {"type": "powershell", "inline": "x", "only": ["ware"]},
+        {"type": "shell", "inline": ["a"], "override": {"virtualbox-iso": {"execute_command": "x"}}},
+        {"type": "chef-solo", "except": ["qemu"]}
+    ], "post-processors": [[{"type": "docker-tag", "only": ["ware"]}, {"type": "checksum"}], [{"type": "vagrant-cloud"}]]"#;
+    let text = format!(
+        "{{\"builders\": [{other}, {}, {named}]{rest}}}",
+        builder("")
+    );
+    bench.file("t.json", &text);
+    let mut request = bench.request("t.json");
+    request.except = vec!["vagrant-cloud".to_owned()];
+    let loaded = load(&request).unwrap();
+    loaded.usable().unwrap();
+    assert_eq!(loaded.template.builds.len(), 1);
+    let build = &loaded.template.builds[0];
+    assert_eq!(build.provisioners.len(), 1);
+    assert_eq!(build.post_processors.len(), 1);
+    let left_out: Vec<&str> = { loaded.findings.iter() }
+        .filter(|finding| finding.message.contains("is left out"))
+        .map(|finding| finding.message.as_str())
+        .collect();
+    assert_eq!(left_out.len(), 2, "{left_out:?}");
+    assert!(left_out[0].contains("'virtualbox-iso'") && left_out[1].contains("'ware'"));
+
+    // Who says which builds are meant is told nothing, and what is asked for by name is refused.
+    request.only = vec!["qemu".to_owned()];
+    let findings = load(&request).unwrap().findings;
+    assert!(
+        !findings
+            .iter()
+            .any(|finding| finding.message.contains("left out"))
+    );
+    for only in [&["ware"][..], &["qemu", "ware"]] {
+        request.only = only.iter().map(|name| (*name).to_owned()).collect();
+        let error = load(&request).unwrap_err().to_string();
+        assert!(error.contains("'vmware-iso' is not there"), "{error}");
+    }
+    request.only = vec!["qemu".to_owned()];
+    request.except.clear();
+    let error = load(&request).unwrap_err().to_string();
+    assert!(error.contains("'vagrant-cloud' is not there"), "{error}");
+    let error = qimg::template::convert::convert("t.json".as_ref(), request.bytes.as_ref());
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("'virtualbox-iso' is not there"), "{error}");
+}
+
+#[test]
 fn a_slip_is_named_with_line_and_column() {
     let bench = Bench::new();
     let text = "{\n  \"builders\": [{\n    \"type\": \"qemu\",\n    \"disk_sise\": 3\n  }]\n}";

@@ -161,7 +161,7 @@ pub(super) fn decode(
     let builds = builds(&top, &request.path)?;
     let names: Vec<String> = builds.iter().map(|(name, _)| name.clone()).collect();
     let mut secrets = hidden.clone();
-    let chosen = choose(&outside, root, &names, request)?;
+    let chosen = choose(&outside, root, &builds, request)?;
     let mut made = Vec::new();
     for (name, own) in &builds {
         if !chosen.contains(name) {

@@ -46,6 +46,12 @@ pub(super) fn chain(
         let Some(chosen) = super::step::choose(reader, member, &what, build, builds)? else {
             continue;
         };
+        if let Some(missing) = member.missing() {
+            if name_of(member).is_some_and(|name| except.contains(&name)) {
+                break;
+            }
+            return Err(reader.source.missing(missing));
+        }
         let entries = chosen
             .entries
             .into_iter()
@@ -68,18 +74,19 @@ pub(super) fn names(reader: &Reader<'_>, node: &Node) -> Result<Vec<String>> {
         let list = Table::of(reader, node.at, Vec::new(), String::new());
         nodes.extend(list.items_of("then", then)?);
     }
-    let mut names = Vec::new();
-    for node in nodes {
-        let known = ["name", "type", "custom"];
-        let given = known.iter().find_map(|key| node.member(key)?.as_text());
-        let kind = KINDS.into_iter().find(|key| node.member(key).is_some());
-        names.extend(given.or(kind).map(|name| match name {
-            "local-scripts" => "shell-local".to_owned(),
-            "exoscale" => "exoscale-import".to_owned(),
-            name => name.to_owned(),
-        }));
-    }
-    Ok(names)
+    Ok(nodes.into_iter().filter_map(name_of).collect())
+}
+
+/// The name of a job.
+fn name_of(node: &Node) -> Option<String> {
+    let known = ["name", "type", "custom"];
+    let given = known.iter().find_map(|key| node.member(key)?.as_text());
+    let kind = KINDS.into_iter().find(|key| node.member(key).is_some());
+    given.or(kind).map(|name| match name {
+        "local-scripts" => "shell-local".to_owned(),
+        "exoscale" => "exoscale-import".to_owned(),
+        name => name.to_owned(),
+    })
 }
 
 fn job(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<PostProcessor> {

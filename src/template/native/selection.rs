@@ -144,7 +144,7 @@ pub(super) fn builds<'r>(
 pub(super) fn choose(
     outside: &Reader<'_>,
     root: &Node,
-    names: &[String],
+    builds: &[(String, Option<&Node>)],
     request: &LoadRequest<'_>,
 ) -> Result<Vec<String>> {
     let mut posts = Vec::new();
@@ -166,26 +166,41 @@ pub(super) fn choose(
             None => list,
         })
     };
-    let known = || names.iter().map(String::as_str);
+    let known = || builds.iter().map(|(name, _)| name.as_str());
     for name in &request.only {
-        if !names.contains(name) {
+        if !known().any(|known| known == name) {
             return Err(unknown(name, "-only", known().collect()));
         }
     }
     for name in &request.except {
-        if !names.contains(name) && !posts.contains(name) {
+        if !known().any(|known| known == name) && !posts.contains(name) {
             let known = known().chain(posts.iter().map(String::as_str)).collect();
             return Err(unknown(name, "-except", known));
         }
     }
-    let left: Vec<String> = { names.iter() }
-        .filter(|name| request.only.is_empty() || request.only.contains(name))
-        .filter(|name| !request.except.contains(name))
-        .cloned()
+    let left: Vec<_> = { builds.iter() }
+        .filter(|(name, _)| request.only.is_empty() || request.only.contains(name))
+        .filter(|(name, _)| !request.except.contains(name))
         .collect();
     if left.is_empty() {
         let error = Error::usage("no build is left to be made").at_path(&request.path);
         return Err(error.with_remedy("look over -only and -except"));
     }
-    Ok(left)
+    // Builds for other hypervisors hinder nobody who does not ask for them by name.
+    let here = |build: &&&(String, Option<&Node>)| build.1.and_then(Node::missing).is_none();
+    let some_here = left.iter().any(|build| here(&build));
+    for (name, node) in &left {
+        let Some((at, missing)) = node.and_then(Node::missing) else {
+            continue;
+        };
+        if !some_here || request.only.contains(name) {
+            return Err(outside.source.missing((at, missing)));
+        }
+        let text = format!("the build '{name}' is left out: {}", missing.text);
+        let remedy = format!("-except={name} says that it is meant so");
+        { outside.findings }.add(Severity::Warning, outside.source, at, &text, &remedy);
+    }
+    Ok({ left.iter().filter(here) }
+        .map(|(name, _)| name.clone())
+        .collect())
 }

@@ -137,6 +137,9 @@ pub(super) fn step<'r>(
     chosen: Chosen<'r>,
     paths: &Paths<'_>,
 ) -> Result<Provisioner> {
+    if let Some(missing) = node.missing() {
+        return Err(reader.source.missing(missing));
+    }
     let table = Table::of(reader, node.at, chosen.entries, what.to_owned());
     let kind = table.text("type")?;
     let custom = table.text_at("custom")?;
@@ -496,7 +499,7 @@ pub(super) fn options(table: &Table<'_, '_>) -> Result<String> {
     fn value(table: &Table<'_, '_>, node: &Node) -> Result<serde_json::Value> {
         use serde_json::Value;
         Ok(match &node.kind {
-            Kind::Null => Value::Null,
+            Kind::Null | Kind::Missing(_) => Value::Null,
             Kind::Bool(value) => Value::Bool(*value),
             Kind::Int(number) => Value::from(*number),
             Kind::Float(number) => Value::from(*number),

@@ -3,8 +3,8 @@
 use super::super::check::{Findings, Severity};
 use super::super::document::{Entry, Kind, Node, Source};
 use super::weak::{Object, Take};
-use super::{Made, text};
-use crate::error::{Error, Result};
+use super::{Made, missing, text};
+use crate::error::Result;
 
 /// What is where: Packer's key, the table, the key there. A key that is given later in this list is an older spelling.
 const KEYS: &[(&str, &str, &str, Take)] = &[
@@ -293,15 +293,8 @@ const WORDS: &[(&str, &str, &str)] = &[
     ("output", "name", "packer-{{build_name}}"),
 ];
 
-/// Why a builder is not there.
-fn other_builder(source: &Source, at: usize, kind: &str) -> Error {
-    let error = |text: String, remedy: &str| {
-        let place = source.place(at);
-        let text = format!("line {}, column {}: {text}", place.line, place.column);
-        Error::unsupported(text)
-            .at_path(&source.path)
-            .with_remedy(remedy.to_owned())
-    };
+/// A builder that is not there. Templates name those of many a hypervisor, of which one build has one.
+fn other_builder(source: &Source, at: usize, kind: &str) -> Result<Node> {
     let known = [
         "qemu",
         "null",
@@ -326,17 +319,16 @@ fn other_builder(source: &Source, at: usize, kind: &str) -> Error {
         "exoscale",
     ];
     if !known.contains(&kind)
-        && let Some("qemu") = super::super::near(kind, known)
+        && let Some("qemu") = super::near(kind, known)
     {
-        return error(
-            format!("there is no builder '{kind}'"),
-            "did you mean 'qemu'?",
-        );
+        let error = source.error(at, format!("there is no builder '{kind}'"));
+        return Err(error.with_remedy("did you mean 'qemu'?"));
     }
-    error(
+    Ok(missing(
+        at,
         format!("the builder '{kind}' is not there: images are made by the qemu builder"),
-        "write it as \"type\": \"qemu\" with iso_url, or keep Packer for this builder (-only leaves it out there)",
-    )
+        "write it as \"type\": \"qemu\" with iso_url, or keep Packer for this builder",
+    ))
 }
 
 /// The builder `node` as a build: its name, as a template, and its tables.
@@ -353,7 +345,12 @@ pub(super) fn builder(
             .with_remedy("add \"type\": \"qemu\""));
     };
     if kind != "qemu" {
-        return Err(other_builder(source, kind_at, &kind));
+        let missing = other_builder(source, kind_at, &kind)?;
+        let name = object.text("name")?.map_or(kind, |(name, _)| name);
+        let mut entry = text(&name, "", node.at, "");
+        entry.shown = None;
+        entry.node = missing;
+        return Ok((name, entry));
     }
     let name = object.text("name")?.map_or(kind, |(name, _)| name);
     object.what = format!("builder '{name}'");

@@ -9,7 +9,7 @@ mod steps;
 mod weak;
 
 use super::check::{Findings, Severity};
-use super::document::{Entry, Kind, Node, Source};
+use super::document::{Entry, Kind, Missing, Node, Source};
 use super::near;
 use crate::error::Result;
 
@@ -35,6 +35,17 @@ fn text(key: &str, shown: &str, at: usize, value: &str) -> Entry {
             at,
             kind: Kind::Text(value.to_owned()),
         },
+    }
+}
+
+/// What stands for something that is not there.
+fn missing(at: usize, text: String, remedy: &str) -> Node {
+    Node {
+        at,
+        kind: Kind::Missing(Missing {
+            text,
+            remedy: remedy.to_owned(),
+        }),
     }
 }
 

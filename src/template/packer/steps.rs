@@ -2,9 +2,9 @@
 
 use super::super::check::Findings;
 use super::super::document::{Entry, Kind, Node, Source};
-use super::text;
 use super::weak::{Object, Take};
-use crate::error::{Error, Result};
+use super::{missing, text};
+use crate::error::Result;
 
 type Keys = &'static [(&'static str, &'static str, Take)];
 
@@ -174,15 +174,29 @@ const REFUSED_POSTS: &[(&str, &str)] = &[
     ("vagrant-cloud", "use shell-local"),
 ];
 
-fn refused(source: &Source, at: usize, what: &str, kind: &str, remedy: &str) -> Error {
-    let place = source.place(at);
-    let text = format!(
-        "line {}, column {}: {what}: '{kind}' is not there",
-        place.line, place.column
-    );
-    Error::unsupported(text)
-        .at_path(&source.path)
-        .with_remedy(remedy.to_owned())
+/// A step or job that is not there: which builds have it is told all the same, for only those are hindered.
+fn refused(
+    object: &mut Object<'_>,
+    at: usize,
+    what: &str,
+    kind: &str,
+    remedy: &str,
+) -> Result<Node> {
+    let mut entries = vec![text("type", "type", at, kind)];
+    for (key, take) in [
+        ("name", Take::Text),
+        ("only", Take::Texts),
+        ("except", Take::Texts),
+    ] {
+        entries.extend(object.moved(key, key, take)?);
+    }
+    let mut entry = text("missing", "type", at, "");
+    entry.node = missing(at, format!("{what}: '{kind}' is not there"), remedy);
+    entries.push(entry);
+    Ok(Node {
+        at,
+        kind: Kind::Table(entries),
+    })
 }
 
 /// A provisioner as a step.
@@ -199,7 +213,7 @@ pub(super) fn provisioner(
             .with_remedy("add \"type\": \"shell\""));
     };
     if let Some((_, remedy)) = REFUSED.iter().find(|(known, _)| *known == kind) {
-        return Err(refused(source, at, what, &kind, remedy));
+        return refused(&mut object, at, what, &kind, remedy);
     }
     object.what = format!("{what} ({kind})");
     let over = object.take("override");
@@ -495,7 +509,7 @@ fn post(source: &Source, notes: &Findings, node: &Node, what: &str) -> Result<No
             .with_remedy("add \"type\": \"checksum\""));
     };
     if let Some((_, remedy)) = REFUSED_POSTS.iter().find(|(known, _)| *known == kind) {
-        return Err(refused(source, at, what, &kind, remedy));
+        return refused(&mut object, at, what, &kind, remedy);
     }
     object.what = format!("{what} ({kind})");
     let mut entries = vec![text("type", "type", at, &kind)];
