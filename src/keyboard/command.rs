@@ -280,12 +280,27 @@ fn special(text: &str) -> Option<(Part, usize)> {
     })
 }
 
+/// Whether the first of some words is a key's name, held or released, or a wait's. Tags with attributes are text.
+fn begins_with_name(words: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || " +-_.".contains(c);
+    let first = words
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .next()
+        .unwrap_or("");
+    let is_name = |(name, _): &(&str, &str)| {
+        strip(first, name)
+            .is_some_and(|end| ["", "on", "off"].contains(&end.to_ascii_lowercase().as_str()))
+    };
+    words.chars().all(plain) && (NAMES.iter().any(is_name) || strip(first, "wait").is_some())
+}
+
 /// Whether what is not understood looks as if it was meant to be.
 fn doubt(text: &str, at: usize) -> Option<Doubt> {
     let inside = text.strip_prefix('<')?;
     let word = &inside[..inside.find(['<', '>']).unwrap_or(inside.len())];
     let closed = inside[word.len()..].starts_with('>');
-    if word.starts_with("waitfor") {
+    // As `<wait 5>`, `<WaitFor "x">`, `<leftCtrl+c>`: what begins like one of these words and goes on otherwise.
+    if strip(inside, "waitfor").is_some() || (closed && begins_with_name(word)) {
         let word = word.chars().take(60).collect();
         return Some(Doubt { word, at });
     }

@@ -151,6 +151,11 @@ fn what_looks_like_a_key_is_doubted() {
         ["etner", "Wait", "wait05"]
     );
     assert_eq!(doubts("a < b > c <a href=\"x\"> << <> <esc>"), [""; 0]);
+    assert_eq!(
+        doubts("<wait 5><WaitFor \"x\" 5s><leftCtrl+c><LeftCtrlOn >"),
+        ["wait 5", "WaitFor \"x\" 5s", "leftCtrl+c", "LeftCtrlOn "]
+    );
+    assert_eq!(doubts("<tab stop=\"1\"><my wait 5>"), [""; 0]);
     assert_eq!(parse("ab<etner>").unwrap().doubts[0].at, 2);
 }
 
