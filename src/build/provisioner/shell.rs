@@ -22,6 +22,25 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(2);
 /// Packer's exit code of a command whose end was not seen.
 const DISCONNECTED: i32 = 2_300_218;
 
+/// The exit code that Packer takes the end by this signal for, one of those that SSH has names for (RFC 4254, 6.10).
+fn code_of_signal(name: &str) -> Option<i32> {
+    let number = match name {
+        "HUP" => 1,
+        "INT" => 2,
+        "QUIT" => 3,
+        "ILL" => 4,
+        "ABRT" => 6,
+        "FPE" => 8,
+        "KILL" => 9,
+        "SEGV" => 11,
+        "PIPE" => 13,
+        "ALRM" => 14,
+        "TERM" => 15,
+        _ => return None,
+    };
+    Some(128 + number)
+}
+
 /// A script on its way into the guest.
 enum Script {
     Text(Vec<u8>),
@@ -207,6 +226,22 @@ impl<'a> Work<'a> {
                     shown()
                 ),
             )),
+            Exit::Signal(signal)
+                if code_of_signal(signal).is_some_and(|code| valid.contains(&code)) =>
+            {
+                Ok(())
+            }
+            // A guest that restarts ends its sessions before the network.
+            Exit::Signal(signal)
+                if self.shell.expect_disconnect
+                    && ["TERM", "HUP", "KILL"].contains(&signal.as_str()) =>
+            {
+                self.context
+                    .reporter
+                    .note("The script was ended with its session, as expected");
+                self.guest.disconnect();
+                Ok(())
+            }
             Exit::Signal(signal) => Err(Error::new(
                 ErrorKind::Guest,
                 format!("the script was ended by signal {signal}"),
