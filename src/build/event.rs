@@ -289,7 +289,8 @@ impl<'a> Reporter<'a> {
             builder_id: builder_id.to_owned(),
             id: self.masked(id),
             text: self.masked(text),
-            files: files.iter().map(|file| self.masked(file)).collect(),
+            // Names of files are there to be opened.
+            files: files.to_vec(),
         });
     }
 

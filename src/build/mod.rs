@@ -185,13 +185,20 @@ impl Stages<'_> {
 
 /// All values that nobody may see.
 fn masks(request: &BuildRequest<'_>) -> Result<Masks> {
+    use crate::template::model::is_secret;
     let mut values = request.template.secrets.clone();
     if let Some(ssh) = &request.build.communicator {
-        values.extend(ssh.password.clone());
+        let bastion = ssh.bastion.as_ref();
+        let passwords = [
+            &ssh.password,
+            bastion.map_or(&None, |bastion| &bastion.password),
+        ];
         values.extend(
-            ssh.bastion
-                .as_ref()
-                .and_then(|bastion| bastion.password.clone()),
+            passwords
+                .into_iter()
+                .flatten()
+                .filter(|password| is_secret(password))
+                .cloned(),
         );
     }
     for job in request.build.post_processors.iter().flatten() {

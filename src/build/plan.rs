@@ -75,18 +75,24 @@ pub fn plan(request: &BuildRequest<'_>) -> Result<Plan> {
     {
         cds.push(url.rsplit('/').next().unwrap_or(url).into());
     }
-    let media = &build.media;
-    if !media.cd_files.is_empty() || !media.cd_content.is_empty() {
+    if build.media.has_cd() {
         cds.push("files.iso".into());
     }
-    let has_floppy = !media.floppy_files.is_empty()
-        || !media.floppy_directories.is_empty()
-        || !media.floppy_content.is_empty();
-    let floppy = has_floppy.then_some(Path::new("floppy.img"));
+    let floppy = { build.media.has_floppy() }.then_some(Path::new("floppy.img"));
     let main = host
         .directory
         .join(&build.output.directory)
         .join(&build.output.name);
+    let additional: Vec<Drive> = (1..=build.additional_disks.len())
+        .map(|number| {
+            let mut path = main.as_os_str().to_owned();
+            path.push(format!("-{number}"));
+            Drive {
+                path: path.into(),
+                format: "qcow2".to_owned(),
+            }
+        })
+        .collect();
     let line = command_line(&Spec {
         name: &build.output.name,
         machine: &build.machine,
@@ -98,7 +104,7 @@ pub fn plan(request: &BuildRequest<'_>) -> Result<Plan> {
         },
         main_by_template: &main,
         directory: &host.directory,
-        additional: &[],
+        additional: &additional,
         boots_from_disk: build.base.is_disk,
         cds: &cds,
         floppy,
@@ -114,15 +120,19 @@ pub fn plan(request: &BuildRequest<'_>) -> Result<Plan> {
         has_display: host.has_display,
         copies: &BTreeMap::new(),
     })?;
-    let mut command = vec![qemu.display().to_string()];
-    command.extend(line.all().cloned());
+    let qemu = qemu.display().to_string();
+    let masks = super::masks(request)?;
+    let masked = |text: &String| masks.mask(text).into_owned();
     Ok(Plan {
         build: build.name.clone(),
         accelerator: choice.accelerator.to_string(),
         because: choice.why.to_string(),
-        command,
-        warnings: line.warnings,
-        steps: steps(request),
+        command: { std::iter::once(&qemu) }
+            .chain(line.all())
+            .map(masked)
+            .collect(),
+        warnings: line.warnings.iter().map(masked).collect(),
+        steps: steps(request).iter().map(masked).collect(),
     })
 }
 
@@ -147,13 +157,10 @@ fn steps(request: &BuildRequest<'_>) -> Vec<String> {
         let paths: Vec<&str> = media.http_content.keys().map(String::as_str).collect();
         steps.push(format!("serve over HTTP: {}", paths.join(", ")));
     }
-    if !media.cd_files.is_empty() || !media.cd_content.is_empty() {
+    if media.has_cd() {
         steps.push("make a CD of the template's files".to_owned());
     }
-    if !media.floppy_files.is_empty()
-        || !media.floppy_directories.is_empty()
-        || !media.floppy_content.is_empty()
-    {
+    if media.has_floppy() {
         steps.push("make a floppy disk of the template's files".to_owned());
     }
     if build.machine.tpm.is_some() {

@@ -295,6 +295,20 @@ pub struct Media {
     pub floppy_label: Option<String>,
 }
 
+impl Media {
+    /// A CD of the template's files is made.
+    pub fn has_cd(&self) -> bool {
+        !self.cd_files.is_empty() || !self.cd_content.is_empty()
+    }
+
+    /// A floppy disk of the template's files is made.
+    pub fn has_floppy(&self) -> bool {
+        !self.floppy_files.is_empty()
+            || !self.floppy_directories.is_empty()
+            || !self.floppy_content.is_empty()
+    }
+}
+
 /// A way through another machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bastion {
@@ -312,6 +326,12 @@ pub struct Bastion {
     pub certificate: Option<PathBuf>,
     /// Ask the agent.
     pub agent: bool,
+}
+
+/// Whether a password is hidden wherever it would be shown. A short word, as `vagrant` in half of all templates, is
+/// nobody's secret, and hiding it would hide half of the log; a variable that is marked as sensitive is hidden anyway.
+pub fn is_secret(password: &str) -> bool {
+    password.len() >= 8
 }
 
 /// SSH into the guest.

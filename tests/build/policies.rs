@@ -262,6 +262,48 @@ fn machines_are_told_in_packers_lines_or_in_json() {
 }
 
 #[test]
+fn a_plan_hides_secrets_and_a_short_password_hides_no_paths() {
+    let workshop = Workshop::new();
+    let builder = serde_json::json!({
+        "type": "qemu",
+        "iso_url": crate::workshop::base(),
+        "iso_checksum": "none",
+        "disk_image": true,
+        "ssh_username": "root",
+        "ssh_password": "{{user `password`}}",
+        "output_directory": "output",
+        "qemuargs": [["-append", "auto password={{user `password`}} token={{user `token`}}"]]
+    });
+    let template = serde_json::json!({
+        "variables": {"password": "output", "token": "x9"},
+        "sensitive-variables": ["token"],
+        "builders": [builder]
+    });
+    workshop.write("plan.json", &template.to_string());
+    let plan = |password: &str| {
+        let variable = format!("password={password}");
+        let planned = workshop
+            .qimg(&["build", "--plan", "-var", &variable, "plan.json"])
+            .output()
+            .unwrap();
+        assert!(planned.status.success(), "{planned:?}");
+        String::from_utf8(planned.stdout).unwrap()
+    };
+    let planned = plan("correct horse");
+    assert!(
+        planned.contains("password=<sensitive> token=<sensitive>"),
+        "{planned}"
+    );
+    assert!(
+        !planned.contains("correct") && !planned.contains("x9"),
+        "{planned}"
+    );
+    // Half of all templates have such a word for a password.
+    let planned = plan("output");
+    assert!(planned.contains("/output/"), "{planned}");
+}
+
+#[test]
 fn secrets_are_shown_in_no_form_by_no_output() {
     let workshop = Workshop::new();
     workshop.make_quick();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Paths;
 use crate::error::Result;
 use crate::template::check::Severity;
-use crate::template::model::{Bastion, Ssh, Transfer};
+use crate::template::model::{Bastion, Ssh, Transfer, is_secret};
 use crate::template::reader::Table;
 
 /// Longer than any build: as good as no limit.
@@ -58,11 +58,10 @@ pub(super) fn ssh(
             .find(Severity::Error, node.at, &text, paths.advice());
     }
     let password = table.filled("password")?;
-    // A short word is no secret: hiding it would hide half of the log.
     secrets.extend(
         password
             .iter()
-            .filter(|password| password.len() >= 8)
+            .filter(|password| is_secret(password))
             .cloned(),
     );
     let timeout = table.duration("timeout")?;
