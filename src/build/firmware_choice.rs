@@ -11,6 +11,9 @@ use crate::machine::command_line::Boot;
 use crate::machine::firmware;
 use crate::template::model::Firmware;
 
+/// The file of the variables, as Packer calls it.
+pub(super) const VARIABLES: &str = "efivars.fd";
+
 /// The firmware that the machine will have, with a copy of its variables in the output or the work directory.
 pub(super) fn choose_firmware(
     request: &BuildRequest<'_>,
@@ -26,9 +29,7 @@ pub(super) fn choose_firmware(
         output.work().to_owned()
     };
     Ok(match find_firmware(request)? {
-        Some(Boot::Flash(found)) => {
-            Some(Boot::Flash(found.with_copy(&directory.join("efivars.fd"))?))
-        }
+        Some(Boot::Flash(found)) => Some(Boot::Flash(found.with_copy(&directory.join(VARIABLES))?)),
         other => other,
     })
 }

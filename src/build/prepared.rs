@@ -12,7 +12,7 @@ use super::accounts::{self, Account};
 use super::boot_command;
 use super::disk::{self, Origin};
 use super::event::{Reporter, Unit};
-use super::firmware_choice::choose_firmware;
+use super::firmware_choice::{self, choose_firmware};
 use super::http::{self, Serving};
 use super::late::RenderText;
 use super::media;
@@ -122,12 +122,6 @@ impl<'a> Prepared<'a> {
             qemu_args.push(("-smbios".to_owned(), vec![told]));
         }
         let wish = wishes(&qemu_args, &main, &host.directory);
-        if wish.main_format.as_deref() == Some("raw") {
-            return Err(Error::unsupported(
-                "-drive in qemuargs says that the main disk is raw, but a machine runs on an overlay, which is qcow2",
-            )
-            .with_remedy("leave format=raw out of that -drive: the artifact's format is what `format` says"));
-        }
 
         let qemu = launcher::find_program(
             Path::new(&build.machine.qemu),
@@ -159,14 +153,21 @@ impl<'a> Prepared<'a> {
             _ => Account::Unknown,
         };
         let kernel = kernel_arguments(request, texts)?;
+        let boot = choose_firmware(request, &output)?;
         let mut copies = BTreeMap::new();
         for path in wish.firmware {
+            // Where Packer has its copy of the variables: that is the machine's own, under the name it has there.
+            if let Some(Boot::Flash(flash)) = &boot
+                && at(&path) == directory.join(firmware_choice::VARIABLES)
+            {
+                copies.insert(path, flash.variables.clone());
+                continue;
+            }
             let name = path.file_name().unwrap_or(path.as_os_str());
             let copy = output.artifact().join(name);
             firmware::copy_variables(&at(&path), &copy)?;
             copies.insert(path, copy);
         }
-        let boot = choose_firmware(request, &output)?;
         let wanted = wish
             .accelerator
             .as_deref()
@@ -183,26 +184,12 @@ impl<'a> Prepared<'a> {
             "Accelerator: {} ({})",
             choice.accelerator, choice.why
         ));
-        // What is typed, served or put into a drive is not a part of what a state is known by.
-        let repeatable = origin.is_some()
-            && serving.is_none()
-            && floppy.is_none()
-            && cds.is_empty()
-            && kernel.is_empty()
-            && build.boot.steps.is_empty()
-            && build.boot.network.is_none()
-            && build.machine.tpm.is_none();
-        let steps = match &base {
-            Some(base) if repeatable => {
-                let made = Made {
-                    base,
-                    qemu_args: &qemu_args,
-                    boot: boot.as_ref(),
-                };
-                Steps::open(request, reporter, &made, &choice.accelerator, &qemu)?
-            }
-            _ => None,
-        };
+        let made = base.as_ref().map(|base| Made {
+            base,
+            qemu_args: &qemu_args,
+            boot: boot.as_ref(),
+        });
+        let steps = Steps::open(request, reporter, made.as_ref(), &choice.accelerator, &qemu)?;
         let mut this = Self {
             request,
             reporter,
@@ -436,7 +423,7 @@ impl<'a> Prepared<'a> {
             boots_from_disk: build.base.is_disk || again,
             cds: &self.cds,
             floppy: self.floppy.as_deref(),
-            network_boot: self.network_boot.as_ref(),
+            network_boot: self.network_boot.as_ref().filter(|_| !again),
             seed: self.access.seed.as_deref(),
             forward,
             accelerator,
@@ -476,6 +463,13 @@ fn refuse_bridge_without_host(request: &BuildRequest<'_>) -> Result<()> {
                 .with_remedy("name it: ssh_host, or host in [ssh]")
                 .at_path(&request.template.path),
         );
+    }
+    if build.machine.net_bridge.is_some() && build.boot.network.is_some() {
+        return Err(Error::usage(
+            "on a bridge (net-bridge) nothing serves the files of tftp to the guest",
+        )
+        .with_remedy("leave out net-bridge, or tftp and have a server of that network serve them")
+        .at_path(&request.template.path));
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ impl TpmProcess {
             let message = format!("the path of a socket has at most {LONGEST_SOCKET} bytes");
             return Err(Error::unsupported(message)
                 .at_path(&socket)
-                .with_remedy("set TMPDIR to a directory with a shorter name"));
+                .with_remedy("set XDG_STATE_HOME to a directory with a shorter name"));
         }
         // Relative to the directory: commas and the like in its name mean nothing then.
         let mut arguments = [

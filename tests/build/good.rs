@@ -61,7 +61,11 @@ fn a_packer_template_that_names_the_work_disk_marks_it_whole_by_a_manifest() {
         vec!["-cpu".to_owned(), "max".to_owned()],
         vec![
             "-drive".to_owned(),
-            "file=output-qemu/{{user `name`}}.qcow2,if=virtio,cache=writeback,discard=ignore,format=qcow2".to_owned(),
+            "file=output-qemu/{{user `name`}}.qcow2,if=virtio,cache=writeback,discard=ignore,format=raw".to_owned(),
+        ],
+        vec![
+            "-drive".to_owned(),
+            "file={{ .OutputDir }}/{{ .Name }}-1,if=virtio".to_owned(),
         ],
         vec![
             "-drive".to_owned(),
@@ -72,12 +76,17 @@ fn a_packer_template_that_names_the_work_disk_marks_it_whole_by_a_manifest() {
     let template = serde_json::json!({
         "variables": {"key": "{{env `BUILD_KEY`}}", "name": "web", "base": base()},
         "builders": [{
+            "type": "virtualbox-iso",
+            "guest_os_type": "Debian_64",
+            "guest_additions_mode": "disable"
+        }, {
             "type": "qemu",
             "accelerator": "tcg",
             "iso_url": "{{user `base`}}",
             "iso_checksum_type": "none",
             "disk_image": true,
             "disk_size": 200,
+            "disk_additional_size": ["32M"],
             "disk_compression": true,
             "headless": true,
             "memory": 256,
@@ -99,7 +108,7 @@ fn a_packer_template_that_names_the_work_disk_marks_it_whole_by_a_manifest() {
     workshop.write("one.sh", "#!/bin/sh\nid -u >/one\n");
     workshop.write(
         "web/script.sh",
-        "#!/bin/sh\necho $PACKER_BUILD_NAME. >/two\n",
+        "#!/bin/sh\necho $PACKER_BUILD_NAME. >/two\ncat /sys/block/vdb/size >/three\n",
     );
     let key = workshop.beside("home").join("key");
     let status = Command::new("ssh-keygen")
@@ -138,7 +147,10 @@ fn a_packer_template_that_names_the_work_disk_marks_it_whole_by_a_manifest() {
     assert!(workshop.path("output-qemu/.qimg-unfinished").exists());
     assert!(!workshop.path("output-qemu/qimg-manifest.json").exists());
     let ended = building.end().well();
-    ended.has("Ended by the shutdown command");
+    ended
+        .has("Ended by the shutdown command")
+        .has("the build 'virtualbox-iso' is left out")
+        .has("format=raw becomes format=qcow2");
     check(&workshop, "output-qemu/web.qcow2");
     let manifest: serde_json::Value =
         serde_json::from_str(&workshop.read("output-qemu/qimg-manifest.json")).unwrap();
@@ -160,6 +172,7 @@ fn a_packer_template_that_names_the_work_disk_marks_it_whole_by_a_manifest() {
     assert_eq!(cat("/one").as_deref(), Some("0\n"));
     // As with Packer, sudo drops the environment.
     assert_eq!(cat("/two").as_deref(), Some(".\n"));
+    assert_eq!(cat("/three").as_deref(), Some("65536\n"));
     // The template's own key stays, as with Packer.
     assert!(cat("/home/builder/.ssh/authorized_keys").is_some());
     assert_eq!(std::fs::read(workshop.path("seed.img")).unwrap(), before);

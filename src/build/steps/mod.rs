@@ -100,7 +100,7 @@ impl Steps {
     pub(super) fn open(
         request: &BuildRequest<'_>,
         reporter: &Reporter<'_>,
-        made: &Made<'_>,
+        made: Option<&Made<'_>>,
         accelerator: &Accelerator,
         qemu: &Path,
     ) -> Result<Option<Self>> {
@@ -110,13 +110,15 @@ impl Steps {
         if !asked.unwrap_or(wanted.enabled) {
             return Ok(None);
         }
-        if let Some(why) = cannot(request) {
+        let why = cannot(request);
+        let (None, Some(made)) = (why, made) else {
             // Who asked for it shall know.
             if asked == Some(true) || build.communicator.is_some() {
+                let why = why.unwrap_or("there is no base that it could be known by");
                 reporter.note(&format!("No state of the machine is kept: {why}"));
             }
             return Ok(None);
-        }
+        };
         let keys = match key::keys(request, made, reporter)? {
             Ok(keys) => keys,
             Err(why) => {
@@ -224,6 +226,28 @@ fn cannot(request: &BuildRequest<'_>) -> Option<&'static str> {
     let build = request.build;
     if build.communicator.is_none() {
         return Some("without a way into the guest nobody knows when it is done");
+    }
+    if !build.base.is_disk {
+        return Some(
+            "what is installed here begins with an empty disk, not with one that it could be known by",
+        );
+    }
+    let (boot, media) = (&build.boot, &build.media);
+    if !boot.steps.is_empty() || boot.kernel.is_some() || boot.network.is_some() {
+        return Some(
+            "how the machine is started and what is typed is no part of what it could be known by",
+        );
+    }
+    let is_served = media.http_directory.is_some()
+        || !media.http_content.is_empty()
+        || build.seed.as_ref().is_some_and(|seed| seed.over_http);
+    if is_served || media.has_cd() || media.has_floppy() {
+        return Some(
+            "what is served to the guest or put into its drives is no part of what it could be known by",
+        );
+    }
+    if build.machine.tpm.is_some() {
+        return Some("what its TPM holds is not kept with it");
     }
     if build.disk.keep_backing_file {
         return Some("the artifact stays an overlay of its base, so nothing may be in between");

@@ -10,7 +10,7 @@ use crate::error::Result;
 
 use super::super::accelerator::Accelerator;
 use super::options::escaped;
-use super::{Argument, Options, Spec};
+use super::{Argument, Boot, Drive, Options, Spec};
 
 /// Standard input and output of QEMU are the two channels to it.
 const CONTROL: &str = "socket,id=qimg-control,fd=0";
@@ -35,8 +35,6 @@ const SYSTEM: &[&str] = &[
 pub struct Wish {
     /// They attach the main disk.
     pub names_main: bool,
-    /// The format they give it.
-    pub main_format: Option<String>,
     /// Files of firmware that they would write, as written there: each needs a private copy.
     pub firmware: Vec<PathBuf>,
     /// The accelerator they ask for.
@@ -57,12 +55,13 @@ pub fn wishes(qemu_args: &[(String, Vec<String>)], main: &Path, directory: &Path
                 };
                 if same(directory, Path::new(file), main) {
                     wish.names_main = true;
-                    wish.main_format = options.value("format").map(str::to_owned);
                 } else if writes_firmware(&options, file, directory) {
                     firmware.insert(PathBuf::from(file));
                 }
             }
-            "-hda" | "-hdb" => wish.names_main |= same(directory, Path::new(&value), main),
+            "-hda" | "-hdb" | "-hdc" | "-hdd" => {
+                wish.names_main |= same(directory, Path::new(&value), main)
+            }
             "-pflash" => {
                 firmware.insert(PathBuf::from(&value));
             }
@@ -143,6 +142,8 @@ pub(super) struct Guarded {
     pub(super) arguments: Vec<Argument>,
     pub(super) supervision: Vec<Argument>,
     pub(super) names_main: bool,
+    /// Files of qimg's disks that they attach.
+    pub(super) attached: Vec<PathBuf>,
     pub(super) accelerator_given: bool,
     pub(super) display_given: bool,
 }
@@ -256,7 +257,7 @@ impl Guard<'_, '_> {
             "-pflash" => {
                 let value = match self.spec.copies.get(Path::new(&value)) {
                     Some(copy) => {
-                        self.tell_copy(&value);
+                        self.tell_copy(&value, copy);
                         super::path_text(copy)?.to_owned()
                     }
                     None => value,
@@ -264,10 +265,10 @@ impl Guard<'_, '_> {
                 self.keep(switch, value);
             }
             "-blockdev" => self.blockdev(switch, value)?,
-            "-hda" | "-hdb" if self.is_main(&value) => {
-                self.result.names_main = true;
-                self.keep(switch, super::path_text(&self.spec.main.path)?);
-            }
+            "-hda" | "-hdb" | "-hdc" | "-hdd" => match self.attach(&value) {
+                Some(disk) => self.keep(switch, super::path_text(&disk.path)?),
+                None => self.keep(switch, value),
+            },
             "-netdev" | "-nic" | "-net" => {
                 self.tell_open_ports(switch, &value);
                 self.keep(switch, value);
@@ -353,27 +354,51 @@ impl Guard<'_, '_> {
         )
     }
 
+    /// The disk that the template means by `file`: the main one, or one of the further ones, which are called like it
+    /// with their number behind, from 1 on.
+    fn own_disk(&self, file: &str) -> Option<&Drive> {
+        let spec = self.spec;
+        if self.is_main(file) {
+            return Some(&spec.main);
+        }
+        let numbered = |number: usize| {
+            let mut name = spec.main_by_template.as_os_str().to_owned();
+            name.push(format!("-{number}"));
+            PathBuf::from(name)
+        };
+        let mut further = (1..).zip(spec.additional);
+        further
+            .find(|(number, _)| same(spec.directory, Path::new(file), &numbered(*number)))
+            .map(|(_, drive)| drive)
+    }
+
+    /// The disk that `file` means, from now on one that the template attaches.
+    fn attach(&mut self, file: &str) -> Option<Drive> {
+        let drive = self.own_disk(file)?.clone();
+        self.result.names_main |= self.is_main(file);
+        self.result.attached.push(drive.path.clone());
+        Some(drive)
+    }
+
     fn drive(&mut self, switch: &str, value: &str) -> Result<()> {
         let mut options = Options::parse(value);
         let file = options.value("file").unwrap_or_default().to_owned();
-        if self.is_main(&file) {
-            self.result.names_main = true;
-            let main = &self.spec.main;
-            set_path(&mut options, "file", &main.path)?;
+        if let Some(disk) = self.attach(&file) {
+            set_path(&mut options, "file", &disk.path)?;
             if let Some(format) = options
                 .value("format")
-                .filter(|&format| format != main.format)
+                .filter(|&format| format != disk.format)
             {
-                self.warn(format!("{switch} {value} in qemuargs: format={format} becomes format={}, which the disk has", main.format));
+                self.warn(format!("{switch} {value} in qemuargs: format={format} becomes format={}, which the disk has", disk.format));
             }
-            options.set("format", &main.format);
+            options.set("format", &disk.format);
             // After a power loss nobody needs this disk: flushes of the guest's need not reach the host's.
             let cache = options.value("cache").unwrap_or("writeback");
             if cache == "writeback" && options.value("cache.no-flush").is_none() {
                 options.set("cache.no-flush", "on");
             }
         } else if let Some(copy) = self.spec.copies.get(Path::new(&file)) {
-            self.tell_copy(&file);
+            self.tell_copy(&file, copy);
             set_path(&mut options, "file", copy)?;
         } else {
             self.keep(switch, value);
@@ -389,11 +414,15 @@ impl Guard<'_, '_> {
             let Some(file) = options.value(key).map(str::to_owned) else {
                 continue;
             };
-            if self.is_main(&file) {
-                self.result.names_main = true;
-                set_path(&mut options, key, &self.spec.main.path)?;
+            if let Some(disk) = self.attach(&file) {
+                set_path(&mut options, key, &disk.path)?;
+                // Format and file in one node: this one is the disk's own.
+                if key == "file.filename" && options.value("driver") == Some("raw") {
+                    self.warn(format!("{switch} {value} in qemuargs: driver=raw becomes driver={}, which the disk has", disk.format));
+                    options.set("driver", &disk.format);
+                }
             } else if let Some(copy) = self.spec.copies.get(Path::new(&file)) {
-                self.tell_copy(&file);
+                self.tell_copy(&file, copy);
                 set_path(&mut options, key, copy)?;
             } else {
                 continue;
@@ -405,7 +434,11 @@ impl Guard<'_, '_> {
         Ok(())
     }
 
-    fn tell_copy(&mut self, file: &str) {
+    fn tell_copy(&mut self, file: &str, copy: &Path) {
+        // The machine's own variables are a copy whatever the template says.
+        if matches!(self.spec.boot, Some(Boot::Flash(flash)) if flash.variables == copy) {
+            return;
+        }
         self.warn(format!(
             "qemuargs would have the guest write {file}: it writes a copy"
         ));

@@ -144,18 +144,21 @@ pub fn command_line(spec: &Spec<'_>) -> Result<CommandLine> {
             let given = |(other, values): &(String, Vec<String>)| {
                 *other == switch && values.concat() == value
             };
-            let by_template = role == Role::Main && guarded.names_main;
+            let by_template = match role {
+                Role::Disk(file) => guarded.attached.iter().any(|attached| attached == file),
+                Role::Plain | Role::Nic => false,
+            };
             if !by_template && !spec.qemu_args.iter().any(given) {
                 dropped.entry(switch).or_default().push(value);
             }
             continue;
         }
-        // Attached twice, it could not be locked.
-        if role == Role::Main {
-            if guarded.names_main {
+        if let Role::Disk(file) = role {
+            // Attached twice, it could not be locked.
+            if guarded.attached.iter().any(|attached| attached == file) {
                 continue;
             }
-            has_main = true;
+            has_main |= file == spec.main.path;
         }
         arguments.push((switch, value));
     }
@@ -204,21 +207,26 @@ fn words(arguments: Vec<Argument>) -> Vec<String> {
 
 /// What a default argument is there for, where that matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+enum Role<'a> {
     Plain,
     Nic,
-    Main,
+    /// It attaches the disk in this file.
+    Disk(&'a Path),
 }
 
-struct Default {
+struct Default<'a> {
     argument: Argument,
-    role: Role,
+    role: Role<'a>,
 }
 
-fn defaults(spec: &Spec<'_>, accelerator_given: bool, display_given: bool) -> Result<Vec<Default>> {
+fn defaults<'a>(
+    spec: &'a Spec<'_>,
+    accelerator_given: bool,
+    display_given: bool,
+) -> Result<Vec<Default<'a>>> {
     let machine = spec.machine;
     let mut all = Vec::new();
-    let mut add = |switch: &str, value: String, role: Role| {
+    let mut add = |switch: &str, value: String, role: Role<'a>| {
         let argument = (switch.to_owned(), value);
         all.push(Default { argument, role });
     };
@@ -279,12 +287,11 @@ fn defaults(spec: &Spec<'_>, accelerator_given: bool, display_given: bool) -> Re
     );
     let drives = std::iter::once(&spec.main).chain(spec.additional);
     for (number, drive) in drives.enumerate() {
-        let role = if number == 0 { Role::Main } else { Role::Plain };
         let (devices, value) = disk(spec.disk, drive, number)?;
         for device in devices {
             add("-device", device, Role::Plain);
         }
-        add("-drive", value, role);
+        add("-drive", value, Role::Disk(&drive.path));
     }
     for (number, cd) in spec.cds.iter().enumerate() {
         let (devices, value) = cdrom(machine.cdrom_interface.as_deref(), cd, number)?;
@@ -299,9 +306,9 @@ fn defaults(spec: &Spec<'_>, accelerator_given: bool, display_given: bool) -> Re
     let is_flash = matches!(spec.boot, Some(Boot::Flash(_)));
     if !is_flash {
         let order = match (spec.boots_from_disk, spec.network_boot) {
-            (true, _) => "c",
+            (_, Some(_)) => "once=n",
+            (true, None) => "c",
             (false, None) => "once=d",
-            (false, Some(_)) => "once=n",
         };
         add("-boot", order.to_owned(), Role::Plain);
     }
