@@ -115,7 +115,9 @@ impl Serving {
             );
             match (&answered.near, answered.status) {
                 (Some(near), _) => reporter.warn(&format!("{text}; did you mean {near}?")),
-                (None, 200) => reporter.note(&text),
+                (None, 403) => reporter.warn(&format!(
+                    "{text}: a link there leads out of the directory that is served, or the file may not be read"
+                )),
                 // What a guest asks for by itself, such as vendor-data, may well be missing.
                 (None, _) => reporter.note(&text),
             }
