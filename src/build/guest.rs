@@ -238,7 +238,8 @@ fn try_once(
         http: prepared.serving.as_ref().map(|serving| serving.as_seen()),
         connection: None,
     };
-    if !again {
+    // A guest that goes on is past what is typed while it starts.
+    if !again && !prepared.goes_on() {
         let typed = while_watched(&running, &lost, || {
             boot_command::type_in(prepared, &running, patience)
         });

@@ -147,6 +147,7 @@ impl<'a> Prepared<'a> {
         let medium = base.as_ref().filter(|_| !build.base.is_disk);
         let mut cds: Vec<PathBuf> = medium.map(|base| base.path.clone()).into_iter().collect();
         let (cd, floppy) = media::make(request, output.work())?;
+        let made_media: Vec<PathBuf> = [&cd, &floppy].into_iter().flatten().cloned().collect();
         cds.extend(cd);
         let account = match (&origin, &build.communicator) {
             (Some(origin), Some(ssh)) => accounts::look_for(&ssh.username, origin),
@@ -188,6 +189,7 @@ impl<'a> Prepared<'a> {
             base,
             qemu_args: &qemu_args,
             boot: boot.as_ref(),
+            media: &made_media,
         });
         let steps = Steps::open(request, reporter, made.as_ref(), &choice.accelerator, &qemu)?;
         let mut this = Self {
@@ -420,7 +422,7 @@ impl<'a> Prepared<'a> {
             main_by_template: &main_by_template,
             directory: &host.directory,
             additional: &self.additional,
-            boots_from_disk: build.base.is_disk || again,
+            boots_from_disk: build.base.is_disk || again || self.goes_on(),
             cds: &self.cds,
             floppy: self.floppy.as_deref(),
             network_boot: self.network_boot.as_ref().filter(|_| !again),

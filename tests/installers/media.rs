@@ -73,8 +73,11 @@ fn a_packer_template_with_a_kickstart_builds_as_it_is() {
     let text = serde_json::to_string_pretty(&template).unwrap();
     shop.write("kickstart.json", &text);
     shop.qimg(&["validate", "kickstart.json"]).well();
-    let ended = shop.build("kickstart.json", &text, &[]).well();
+    // It has to be the same for a second build to be one.
+    let cached = ["--cache-steps", "-var", "password=as-it-was-before"];
+    let ended = shop.build("kickstart.json", &text, &cached).well();
     ended
+        .has("Kept the state after the guest was up")
         .has("HTTP: GET /kickstart.cfg HTTP/1.1: 200")
         .has("HTTP: GET /system.raw.gz HTTP/1.1: 200")
         .has("did you mean /kickstart.cfg?")
@@ -93,6 +96,27 @@ fn a_packer_template_with_a_kickstart_builds_as_it_is() {
     assert_eq!(cat("/root/name"), "kicked\n");
     assert!(cat("/root/again").contains("system.raw.gz"));
     assert_eq!(cat("/root/deep"), "deep");
+
+    // What is installed already is not installed again for a change in the steps after it, but for one in what it was given.
+    let changed = text.replace("hostname > /root/name", "hostname > /root/again");
+    let ended = shop
+        .build(
+            "kickstart.json",
+            &changed,
+            &["--force", cached[0], cached[1], cached[2]],
+        )
+        .well();
+    ended
+        .has("Going on from the state after the guest was up (disk and memory)")
+        .has_not("HTTP: GET /system.raw.gz")
+        .has_not("It is on the screen");
+    assert_eq!(cat("/root/deep"), "deep");
+    assert!(
+        shop.qimg(&["ls", "output/disk.qcow2:/root"])
+            .well()
+            .said
+            .contains("again")
+    );
 }
 
 /// What is on the media is what other tools read there.

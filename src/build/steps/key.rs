@@ -22,7 +22,7 @@ use crate::store::{Kind, look, read_file};
 use crate::template::model::{Firmware, Machine, Provisioner, Ssh};
 
 /// Changes whenever states of before cannot be used any more.
-const FORMAT: &str = "qimg step 1";
+const FORMAT: &str = "qimg step 2";
 
 /// Longest key of a template.
 const LONGEST_KEY: u64 = 1 << 20;
@@ -44,6 +44,8 @@ pub(in crate::build) struct Made<'a> {
     pub(in crate::build) base: &'a Fetched,
     pub(in crate::build) qemu_args: &'a [(String, Vec<String>)],
     pub(in crate::build) boot: Option<&'a Boot>,
+    /// CDs and the floppy disk that are made of the template's files.
+    pub(in crate::build) media: &'a [PathBuf],
 }
 
 struct Hasher(Digester);
@@ -159,6 +161,9 @@ fn machine(
             file(request, &path, reporter, hasher)?;
         }
     }
+    for medium in made.media {
+        file(request, medium, reporter, hasher)?;
+    }
     hasher.shown("firmware", &build.machine.firmware);
     let code = match made.boot {
         None => Vec::new(),
@@ -215,19 +220,12 @@ fn guest(request: &BuildRequest<'_>, hasher: &mut Hasher) -> Result<()> {
     );
     hasher.shown("seed", &build.seed);
     hasher.shown("boot", &build.boot);
-    hasher.shown("media", &build.media);
-    let media = &build.media;
-    let directories = media
-        .http_directory
-        .iter()
-        .map(|path| format!("{}/", path.display()));
-    let sources = directories
-        .chain(media.cd_files.iter().cloned())
-        .chain(media.floppy_files.iter().cloned())
-        .chain(media.floppy_directories.iter().cloned());
-    for source in sources {
-        let source = request.surroundings.directory.join(source);
-        uploaded(&source.to_string_lossy(), &watch, &mut |name, bytes| {
+    // What is on media that are made is in those; the server's port and address differ from run to run anyway.
+    hasher.shown("served", &build.media.http_content);
+    if let Some(directory) = &build.media.http_directory {
+        let directory = request.surroundings.directory.join(directory);
+        let contents = format!("{}/", directory.display());
+        uploaded(&contents, &watch, &mut |name, bytes| {
             hasher.take(name, bytes);
         })?;
     }

@@ -227,24 +227,13 @@ fn cannot(request: &BuildRequest<'_>) -> Option<&'static str> {
     if build.communicator.is_none() {
         return Some("without a way into the guest nobody knows when it is done");
     }
-    if !build.base.is_disk {
+    if build.boot.kernel.is_some() || build.boot.network.is_some() {
         return Some(
-            "what is installed here begins with an empty disk, not with one that it could be known by",
+            "a machine that a kernel or the network starts is another one once it starts from its disk",
         );
     }
-    let (boot, media) = (&build.boot, &build.media);
-    if !boot.steps.is_empty() || boot.kernel.is_some() || boot.network.is_some() {
-        return Some(
-            "how the machine is started and what is typed is no part of what it could be known by",
-        );
-    }
-    let is_served = media.http_directory.is_some()
-        || !media.http_content.is_empty()
-        || build.seed.as_ref().is_some_and(|seed| seed.over_http);
-    if is_served || media.has_cd() || media.has_floppy() {
-        return Some(
-            "what is served to the guest or put into its drives is no part of what it could be known by",
-        );
+    if build.seed.as_ref().is_some_and(|seed| seed.over_http) {
+        return Some("its seed is served anew, under an address of each run");
     }
     if build.machine.tpm.is_some() {
         return Some("what its TPM holds is not kept with it");

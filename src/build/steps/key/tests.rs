@@ -48,6 +48,9 @@ impl World {
         std::fs::create_dir_all(at("tree/below")).unwrap();
         std::fs::write(at("tree/below/file"), "file").unwrap();
         std::fs::write(at("kernel.img"), "kernel").unwrap();
+        std::fs::write(at("files.iso"), "medium").unwrap();
+        std::fs::create_dir(at("served")).unwrap();
+        std::fs::write(at("served/answers"), "yes").unwrap();
         Self { directory }
     }
 
@@ -132,6 +135,7 @@ impl World {
             base: &base,
             qemu_args: &args,
             boot: None,
+            media: &[self.at("files.iso")],
         };
         keys(&request, &made, &reporter).unwrap()
     }
@@ -182,6 +186,7 @@ fn every_kind_of_change_is_a_change_from_its_step_on() {
         ("[ssh]", "[seed]\nuser-data = \"#cloud-config\"\n[ssh]", 0),
         ("[ssh]", "[boot]\ncommand = \"<enter>\"\n[ssh]", 0),
         ("[ssh]", "[http]\ndirectory = \"tree\"\n[ssh]", 0),
+        ("[ssh]", "[http.content]\n\"/a\" = \"b\"\n[ssh]", 0),
         ("env = { A = \"1\" }", "env = { A = \"2\" }", 1),
         ("env = { A = \"1\" }", "env = { B = \"1\" }", 1),
         ("env = { A = \"1\" }", "env = { A = \"1\" }\nsudo = true", 1),
@@ -277,8 +282,19 @@ fn every_file_counts_by_its_bytes_and_its_mode() {
         "memory = \"1G\"",
         "memory = \"1G\"\nqemu-args = [[\"-kernel\", \"kernel.img\"], [\"-append\", \"console=ttyS0\"]]",
     );
+    let with_kernel = format!("{with_kernel}\n[http]\ndirectory = \"served\"\n");
     let first = world.keys(&with_kernel, BASE).unwrap();
-    let changes: [(&str, &dyn Fn(), usize); 6] = [
+    let changes: [(&str, &dyn Fn(), usize); 8] = [
+        (
+            "medium",
+            &|| std::fs::write(world.at("files.iso"), "Medium!").unwrap(),
+            0,
+        ),
+        (
+            "served",
+            &|| std::fs::write(world.at("served/answers"), "no").unwrap(),
+            0,
+        ),
         (
             "script",
             &|| std::fs::write(world.at("one.sh"), "echo 1\n").unwrap(),
