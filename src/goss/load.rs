@@ -85,6 +85,17 @@ impl Check {
         std::time::Duration::from_millis(given.unwrap_or(self.kind.shape().timeout))
     }
 
+    /// The same, with so many times as long to take.
+    pub(crate) fn with_patience(&self, patience: u32) -> Self {
+        let mut patient = self.clone();
+        let limit = self.timeout().saturating_mul(patience);
+        if patience > 1 && !limit.is_zero() {
+            let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+            patient.settings.insert("timeout", Value::from(limit));
+        }
+        patient
+    }
+
     /// A command that is run, and nothing compared.
     pub(crate) fn of_command(command: &str, limit: std::time::Duration) -> Self {
         let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);

@@ -22,6 +22,8 @@ pub struct RunOptions {
     pub max_concurrent: usize,
     /// Ask as root, where the user may become that without a password.
     pub sudo: bool,
+    /// How many times as long as it says each check may take: 1, and more for a guest that is emulated.
+    pub patience: u32,
 }
 
 impl Default for RunOptions {
@@ -31,6 +33,7 @@ impl Default for RunOptions {
             sleep: Duration::from_secs(1),
             max_concurrent: 50,
             sudo: true,
+            patience: 1,
         }
     }
 }
@@ -61,9 +64,11 @@ pub fn run(
     tell: &mut dyn FnMut(usize, usize),
 ) -> Result<Run> {
     let started = Instant::now();
-    let checks: Vec<&Check> = { checks.iter() }
+    let checks: Vec<Check> = { checks.iter() }
         .filter(|check| !check.kind.is_of_image())
+        .map(|check| check.with_patience(options.patience))
         .collect();
+    let checks: Vec<&Check> = checks.iter().collect();
     let mut rounds = 0;
     loop {
         rounds += 1;

@@ -20,7 +20,7 @@ use crate::communicator::ssh::Ssh;
 use crate::error::{Error, ErrorKind, Result};
 use crate::goss::matcher::Actual;
 use crate::goss::outcome::judge;
-use crate::goss::{self, Check, Kind, Outcome, State};
+use crate::goss::{self, Check, Kind, Outcome, RunOptions, State};
 use crate::machine::{Accelerator, Death};
 use crate::store::remove_tree;
 use crate::units::ByteSize;
@@ -332,11 +332,16 @@ fn with_ssh(
     }
     if wanted.guest() {
         tell("asking the guest");
+        // Times in files are those of a real machine.
+        let options = RunOptions {
+            patience: machine.patience,
+            ..request.options.run
+        };
         let ask = || {
             goss::run(
                 request.checks,
                 &ssh,
-                &request.options.run,
+                &options,
                 stop,
                 &mut |round, failures| {
                     tell(&format!("round {round}: {failures} failed"));

@@ -357,3 +357,18 @@ fn what_is_written_down_of_a_machine_it_passes() {
         assert_eq!(outcome.state, State::Passed, "{}", outcome.summary());
     }
 }
+
+#[test]
+fn an_emulated_guest_has_more_time_for_each_command() {
+    let suite = load_text(
+        "command:\n  own: {exec: 'true', exit-status: 0, timeout: 2000}\n  usual: {exec: 'true', exit-status: 0}\n",
+    )
+    .unwrap();
+    let seconds = |patience| -> Vec<u64> {
+        { suite.checks.iter() }
+            .map(|check| check.with_patience(patience).timeout().as_secs())
+            .collect()
+    };
+    assert_eq!(seconds(1), [2, 10]);
+    assert_eq!(seconds(4), [8, 40]);
+}

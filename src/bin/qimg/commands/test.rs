@@ -132,6 +132,8 @@ fn run_options(args: &TestArgs) -> RunOptions {
         sleep: args.asking.sleep,
         max_concurrent: args.asking.max_concurrent.max(1),
         sudo: !args.asking.no_sudo,
+        // A machine that turns out to be emulated is given more.
+        patience: 1,
     }
 }
 
