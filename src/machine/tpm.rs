@@ -41,7 +41,7 @@ impl TpmProcess {
         version_1: bool,
         stop: &Stop,
     ) -> Result<Self> {
-        let socket = absolute(directory, "tpm.sock");
+        let socket = Self::socket_in(directory);
         if socket.as_os_str().len() > LONGEST_SOCKET {
             let message = format!("the path of a socket has at most {LONGEST_SOCKET} bytes");
             return Err(Error::unsupported(message)
@@ -95,6 +95,11 @@ impl TpmProcess {
             }
         }
         Ok(Self { process, socket })
+    }
+
+    /// Where the socket of one is whose state is in `directory`.
+    pub fn socket_in(directory: &Path) -> PathBuf {
+        absolute(directory, "tpm.sock")
     }
 
     /// For the command line of QEMU.
