@@ -40,8 +40,9 @@ pub use memory::Memory;
 pub use recorder::{Change, Recorder};
 pub use sequential::{SequentialReader, SequentialWriter, recovered};
 pub use shelf::{
-    Kind, Seen, free_bytes, look, make_directory, make_private_directory, mark_used, move_anywhere,
-    move_file, names_in, point_to, remove_empty_directory, remove_file, remove_tree, sync_file,
+    Kind, Seen, free_bytes, look, make_directory, make_private, make_private_directory, mark_used,
+    move_anywhere, move_file, names_in, point_to, remove_empty_directory, remove_file, remove_tree,
+    sync_file,
 };
 pub use staged::{Staged, Sync, write_file};
 pub use whole::{read_file, write_secret};

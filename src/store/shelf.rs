@@ -201,6 +201,16 @@ pub fn move_anywhere(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()>
     }
 }
 
+/// Lets nobody but its owner read or write a file.
+///
+/// # Errors
+/// The host refuses.
+pub fn make_private(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    retry_on_intr(|| rustix::fs::chmod(path, Mode::RUSR | Mode::WUSR))
+        .map_err(|errno| Error::io("make it private", errno.into()).at_path(path))
+}
+
 /// Makes the bytes of a file survive a power loss.
 ///
 /// # Errors
