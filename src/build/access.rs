@@ -38,6 +38,8 @@ pub struct Access {
     pub seed: Option<PathBuf>,
     /// The files of the seed, where they are served instead.
     pub served: Option<Vec<seed::File>>,
+    /// The volume that these files would be, for a machine that nobody serves any more.
+    pub served_volume: Option<Vec<u8>>,
     /// Id of the instance that the seed makes of the guest.
     pub instance_id: Option<String>,
     /// Public lines of keys that let in besides it.
@@ -104,6 +106,7 @@ impl Access {
         if let Some(volume) = access.seed_volume(ssh, seed, account)? {
             if seed.is_some_and(|seed| seed.over_http) {
                 access.served = Some(volume.files);
+                access.served_volume = Some(volume.bytes);
             } else {
                 let file = directory.join(SEED);
                 write_file(&file, &volume.bytes)?;

@@ -1,6 +1,6 @@
 //! The second stage: the guest runs and has let us in.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::alongside::alongside;
 use super::boot_command;
 use super::failure::{of_death, of_wait, tell_evidence, tell_wait};
+use super::leave::Last;
 use super::prepared::{Prepared, is_native, path_of};
 use super::provisioner::{Connection, Facts, cloud_init};
 use super::register::Entrance;
@@ -41,6 +42,8 @@ pub(super) struct Connected<'a> {
     notices: Arc<Mutex<Vec<String>>>,
     pub(super) patience: u32,
     accelerator: Accelerator,
+    /// What a kernel installed runs.
+    again: bool,
     // Ends after the machine that it is a part of.
     _tpm: Option<TpmProcess>,
     pub(super) prepared: Prepared<'a>,
@@ -84,7 +87,12 @@ impl<'a> Connected<'a> {
                     again = true;
                 }
                 Err(lost) => {
-                    prepared.leave(&lost.error, &accelerator);
+                    let last = Last {
+                        accelerator: &accelerator,
+                        again,
+                        entered: false,
+                    };
+                    prepared.leave(&lost.error, &last);
                     return Err(lost.error);
                 }
                 Ok(answer) => {
@@ -96,6 +104,7 @@ impl<'a> Connected<'a> {
                         notices: answer.notices,
                         patience: answer.patience,
                         accelerator,
+                        again,
                         _tpm: answer.tpm,
                         prepared,
                     });
@@ -118,8 +127,13 @@ impl<'a> Connected<'a> {
     /// Ends the machine of a build that failed with `error`, and keeps it where that is wanted.
     pub(super) fn leave(&mut self, error: &Error) {
         self.running.screenshot();
-        self.running.kill();
-        self.prepared.leave(error, &self.accelerator);
+        self.prepared.end(&mut self.running);
+        let last = Last {
+            accelerator: &self.accelerator,
+            again: self.again,
+            entered: self.ssh.is_some(),
+        };
+        self.prepared.leave(error, &last);
     }
 
     /// Runs `work` while the machine is watched: when it is lost, what talks to the guest ends, and the error says why.
@@ -197,7 +211,7 @@ fn try_once(
     };
     let tpm = start_tpm(prepared)?;
     let socket = tpm.as_ref().map(TpmProcess::socket);
-    let line = prepared.command_line(accelerator, socket, again)?;
+    let line = prepared.command_line(accelerator, socket, &prepared.parts(again))?;
     for warning in &line.warnings {
         reporter.warn(warning);
     }
@@ -229,7 +243,7 @@ fn try_once(
     if let Some(memory) = &memory {
         remove_file(memory)?;
     }
-    let running = running?;
+    let mut running = running?;
     let lost = Arc::new(AtomicBool::new(false));
     let notices = Arc::new(Mutex::new(Vec::new()));
     let mut facts = Facts {
@@ -243,7 +257,11 @@ fn try_once(
         let typed = while_watched(&running, &lost, || {
             boot_command::type_in(prepared, &running, patience)
         });
-        typed.map_err(|error| lost_by(prepared, &running, error))?;
+        if let Err(error) = typed {
+            let lost = lost_by(prepared, &running, error);
+            prepared.end(&mut running);
+            return Err(lost);
+        }
     }
     let Some(template) = &build.communicator else {
         return Ok(Answered {
@@ -291,7 +309,10 @@ fn try_once(
             .extend(in_words(notice));
     };
     let ssh = Ssh::new(options, stop, Some(Arc::new(hear)))?;
-    wait_for_ssh(prepared, &ssh, &running, &lost, patience)?;
+    if let Err(lost) = wait_for_ssh(prepared, &ssh, &running, &lost, patience) {
+        prepared.end(&mut running);
+        return Err(lost);
+    }
     facts.connection = Some(Connection {
         host,
         port,
@@ -323,7 +344,7 @@ fn try_once(
 
 /// Enters how the guest is reached into the register.
 fn register(prepared: &Prepared<'_>, running: &Running, host: &str, port: u16) -> Result<()> {
-    let (access, build) = (&prepared.access, prepared.request.build);
+    let access = &prepared.access;
     let known_hosts = match &access.host_key {
         Some(key) => Some(known_hosts(
             &prepared.run_directory,
@@ -333,7 +354,7 @@ fn register(prepared: &Prepared<'_>, running: &Running, host: &str, port: u16) -
         )?),
         None => None,
     };
-    let ssh = build.communicator.as_ref();
+    let ssh = prepared.request.build.communicator.as_ref();
     let entrance = Entrance {
         host: host.to_owned(),
         port,
@@ -342,6 +363,10 @@ fn register(prepared: &Prepared<'_>, running: &Running, host: &str, port: u16) -
             .key_file
             .clone()
             .or_else(|| ssh.and_then(|ssh| ssh.private_key.clone())),
+        password: prepared
+            .password
+            .as_ref()
+            .map(|file| file.path().to_owned()),
         known_hosts,
     };
     let qemu = running.id();
@@ -358,17 +383,22 @@ fn start_tpm(prepared: &Prepared<'_>) -> Result<Option<TpmProcess>> {
         return Ok(None);
     };
     let host = request.surroundings;
-    let swtpm = launcher::find_program(
-        Path::new("swtpm"),
-        path_of(&host.host.environment),
-        "install swtpm, or leave out vtpm (tpm in [machine])".to_owned(),
-    )?;
-    let directory = prepared.run_directory.join("tpm");
+    let swtpm = swtpm(prepared)?;
+    let directory = prepared.tpm_directory();
     make_directory(&directory)?;
     let stop = &*request.stop;
     let process = TpmProcess::start(&host.launcher, &swtpm, &directory, tpm.version_1, stop)?;
     reporter.note("A TPM in software is a part of the machine");
     Ok(Some(process))
+}
+
+/// The host's swtpm.
+pub(super) fn swtpm(prepared: &Prepared<'_>) -> Result<PathBuf> {
+    launcher::find_program(
+        Path::new("swtpm"),
+        path_of(&prepared.request.surroundings.host.environment),
+        "install swtpm, or leave out vtpm (tpm in [machine])".to_owned(),
+    )
 }
 
 /// What is said and known of a guest that did not do what it was to do.

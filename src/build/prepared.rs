@@ -17,6 +17,8 @@ use super::http::{self, Serving};
 use super::late::RenderText;
 use super::media;
 use super::output::OutputDirectory;
+use super::parts::Parts;
+use super::password::PasswordFile;
 use super::register::{Purpose, Registered, Run};
 use super::request::{BuildRequest, OnError};
 use super::steps::{Made, Steps};
@@ -58,11 +60,16 @@ pub(super) struct Prepared<'a> {
     pub(super) boot_command: Vec<boot_command::Step>,
     /// What the guest may fetch.
     pub(super) serving: Option<Arc<Serving>>,
+    /// The template's password, for `qimg ssh`.
+    pub(super) password: Option<PasswordFile>,
     /// Arguments for a kernel that QEMU starts.
-    kernel: QemuArgs,
-    network_boot: Option<NetworkBoot>,
-    cds: Vec<PathBuf>,
-    floppy: Option<PathBuf>,
+    pub(super) kernel: QemuArgs,
+    pub(super) network_boot: Option<NetworkBoot>,
+    /// The medium that installs.
+    pub(super) medium: Option<PathBuf>,
+    /// A CD of the template's files.
+    pub(super) cd: Option<PathBuf>,
+    pub(super) floppy: Option<PathBuf>,
     pub(super) boot: Option<Boot>,
     pub(super) copies: BTreeMap<PathBuf, PathBuf>,
     account: Account,
@@ -115,12 +122,7 @@ impl<'a> Prepared<'a> {
         }
         let port = port(request)?;
         texts.field("SSHHostPort", port.to_string());
-        let mut qemu_args = filled_in(request, texts)?;
-        if let Some(url) = serving.as_ref().and_then(|serving| serving.seed_url()) {
-            // All versions know this name; those before 23 take `ds=nocloud` for a seed that needs no network, and leave it.
-            let told = format!("type=1,serial=ds=nocloud-net;s={url}");
-            qemu_args.push(("-smbios".to_owned(), vec![told]));
-        }
+        let qemu_args = filled_in(request, texts)?;
         let wish = wishes(&qemu_args, &main, &host.directory);
 
         let qemu = launcher::find_program(
@@ -145,10 +147,9 @@ impl<'a> Prepared<'a> {
             virtual_size: base.virtual_size,
         });
         let medium = base.as_ref().filter(|_| !build.base.is_disk);
-        let mut cds: Vec<PathBuf> = medium.map(|base| base.path.clone()).into_iter().collect();
+        let medium = medium.map(|base| base.path.clone());
         let (cd, floppy) = media::make(request, output.work())?;
         let made_media: Vec<PathBuf> = [&cd, &floppy].into_iter().flatten().cloned().collect();
-        cds.extend(cd);
         let account = match (&origin, &build.communicator) {
             (Some(origin), Some(ssh)) => accounts::look_for(&ssh.username, origin),
             _ => Account::Unknown,
@@ -225,12 +226,14 @@ impl<'a> Prepared<'a> {
             qemu_args,
             boot_command: Vec::new(),
             serving,
+            password: None,
             kernel,
             network_boot: build.boot.network.as_ref().map(|network| NetworkBoot {
                 directory: at(&network.directory),
                 file: network.file.clone(),
             }),
-            cds,
+            medium,
+            cd,
             floppy,
             boot,
             copies,
@@ -255,6 +258,13 @@ impl<'a> Prepared<'a> {
             this.access = Access::prepare(build, account, &this.run_directory)?;
             this.make_disks()?;
         }
+        let password = build
+            .communicator
+            .as_ref()
+            .and_then(|ssh| ssh.password.as_deref());
+        this.password = password
+            .map(|password| PasswordFile::write(&this.run_directory, password))
+            .transpose()?;
         this.announce_access();
         this.boot_command = boot_command::prepare(request, texts)?;
         Ok(this)
@@ -382,18 +392,15 @@ impl<'a> Prepared<'a> {
         !self.kernel.is_empty() && self.origin.is_none()
     }
 
-    /// The command line of a QEMU that `accelerator` runs. `again`: what a kernel installed is started.
+    /// The command line of a QEMU that `accelerator` runs, with `parts`.
     pub(super) fn command_line(
         &self,
         accelerator: &Accelerator,
         tpm: Option<&Path>,
-        again: bool,
+        parts: &Parts,
     ) -> Result<CommandLine> {
         let (build, host) = (self.request.build, self.request.surroundings);
-        let mut qemu_args = self.qemu_args.clone();
-        if !(again && self.installs_by_kernel()) {
-            qemu_args.extend(self.kernel.clone());
-        }
+        let cds: Vec<PathBuf> = parts.medium.iter().chain(&parts.cd).cloned().collect();
         let main_by_template = host
             .directory
             .join(&build.output.directory)
@@ -414,26 +421,31 @@ impl<'a> Prepared<'a> {
             name: &build.output.name,
             machine: &build.machine,
             disk: &build.disk,
-            qemu_args: &qemu_args,
+            qemu_args: &parts.qemu_args,
             main: Drive {
-                path: self.disk.clone(),
+                path: parts.main.clone(),
                 format: "qcow2".to_owned(),
             },
             main_by_template: &main_by_template,
             directory: &host.directory,
-            additional: &self.additional,
-            boots_from_disk: build.base.is_disk || again || self.goes_on(),
-            cds: &self.cds,
-            floppy: self.floppy.as_deref(),
-            network_boot: self.network_boot.as_ref().filter(|_| !again),
-            seed: self.access.seed.as_deref(),
+            additional: &parts.additional,
+            boots_from_disk: parts.boots_from_disk,
+            cds: &cds,
+            floppy: parts.floppy.as_deref(),
+            network_boot: parts.network_boot.as_ref(),
+            seed: parts.seed.as_deref(),
             forward,
             accelerator,
-            boot: self.boot.as_ref(),
+            boot: parts.boot.as_ref(),
             tpm,
             has_display: host.has_display,
-            copies: &self.copies,
+            copies: &parts.copies,
         })
+    }
+
+    /// Where the state of the machine's TPM is.
+    pub(super) fn tpm_directory(&self) -> PathBuf {
+        self.run_directory.join("tpm")
     }
 
     /// Leaves all files where they are if the build fails.

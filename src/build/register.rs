@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::communicator::Stop;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::cache::{read_record, write_record};
-use crate::store::{Attempt, Hold, Share, names_in, read_file, remove_file};
+use crate::store::{
+    Attempt, Hold, Share, look, make_private, names_in, read_file, remove_file, write_secret,
+};
 
 const RECORD: &str = "run.json";
 const ALIVE: &str = "alive";
@@ -52,6 +54,8 @@ pub struct Entrance {
     pub user: String,
     /// File with the private key, where there is one.
     pub key: Option<PathBuf>,
+    /// File with the password, where one lets in.
+    pub password: Option<PathBuf>,
     /// File with the host's key, as OpenSSH has it.
     pub known_hosts: Option<PathBuf>,
 }
@@ -70,6 +74,20 @@ pub struct Left {
     pub port: Option<u16>,
     /// Something else than the host's processor runs the guest.
     pub emulated: bool,
+    /// The TPM that is a part of it.
+    pub tpm: Option<LeftTpm>,
+}
+
+/// The TPM in software of a machine that was kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LeftTpm {
+    /// The swtpm.
+    pub program: PathBuf,
+    /// The directory of its state.
+    pub directory: PathBuf,
+    /// Its version is 1.2, not 2.0.
+    pub version_1: bool,
 }
 
 /// A machine.
@@ -125,7 +143,13 @@ impl Registered {
         let hold = take(&run)?;
         run.process = own_number();
         run.born = born(run.process);
-        write_record(&run.directory.join(RECORD), &run)?;
+        let record = run.directory.join(RECORD);
+        // QEMU's arguments may hold a template's secrets. What replaces a file keeps its mode.
+        match look(&record)? {
+            Some(_) => make_private(&record)?,
+            None => write_secret(&record, b"")?,
+        }
+        write_record(&record, &run)?;
         Ok(Self {
             run: Mutex::new(run),
             hold: Some(hold),
@@ -222,7 +246,7 @@ pub fn list(runs: &Path) -> Result<Vec<Listed>> {
 
 fn is_alive(directory: &Path) -> Result<bool> {
     let lock = directory.join(ALIVE);
-    if crate::store::look(&lock)?.is_none() {
+    if look(&lock)?.is_none() {
         return Ok(false);
     }
     Ok(matches!(

@@ -18,6 +18,8 @@ const KEPT: usize = 20;
 pub(super) const LOCK: &str = "lock";
 /// What opens the guest while a build runs.
 pub(crate) const KEY: &str = "key";
+/// The template's password, where it lets in, while a build runs.
+pub(crate) const PASSWORD: &str = "password";
 /// What brings that key into the guest.
 pub(crate) const SEED: &str = "seed.img";
 /// The overlay of a test, which is worth nothing without it.
@@ -85,7 +87,7 @@ fn sweep(runs: &Path, own: &Path) {
         for path in names_in(&run).unwrap_or_default() {
             match look(&path) {
                 Ok(Some(seen)) if seen.kind == Kind::Directory => {
-                    for name in [KEY, SEED, DISK, KNOWN_HOSTS] {
+                    for name in [KEY, PASSWORD, SEED, DISK, KNOWN_HOSTS] {
                         let _ = remove_file(path.join(name));
                     }
                     forget_dead(&path);
@@ -139,7 +141,7 @@ mod tests {
         std::fs::write(runs.path().join("alive/packer-shell"), "").unwrap();
         let dead = runs.path().join("dead/web");
         std::fs::create_dir_all(&dead).unwrap();
-        for name in [KEY, SEED, "console.log"] {
+        for name in [KEY, PASSWORD, SEED, "console.log"] {
             std::fs::write(dead.join(name), "").unwrap();
         }
         std::fs::write(runs.path().join("dead/packer-shell"), "").unwrap();

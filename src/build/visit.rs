@@ -14,8 +14,9 @@ use super::accounts;
 use super::disk::{self, Origin};
 use super::failure::of_death;
 use super::guest::while_watched;
+use super::leave::{cannot_be_entered, gone};
 use super::prepared::path_of;
-use super::register::{Entrance, Purpose, Registered, Run};
+use super::register::{Entrance, Left, LeftTpm, Purpose, Registered, Run};
 use super::request::Surroundings;
 use super::runs::{KNOWN_HOSTS, LOCK, RunDirectory};
 use crate::communicator::ssh::{Limits, Options, Ssh};
@@ -23,10 +24,13 @@ use crate::communicator::{Communicator as _, Stop};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Depth, Format, Image, OpenOptions};
 use crate::machine::command_line::{Boot, Drive, Forward, Spec};
+use crate::machine::tpm::TpmProcess;
 use crate::machine::{
     Ladder, Launcher, Running, Start, accelerator, command_line, firmware, launcher,
 };
-use crate::store::{Hold, Share, make_private_directory, remove_file, write_file};
+use crate::store::{
+    Hold, Share, make_directory, make_private_directory, read_file, remove_file, write_file,
+};
 use crate::template::model::{
     Disk, DiskFormat, Firmware, Machine, Seed, Ssh as SshModel, Transfer,
 };
@@ -39,6 +43,8 @@ const PATIENCE: u32 = 4;
 const LOOK: Duration = Duration::from_millis(100);
 /// For a guest whose disk is kept to shut itself down.
 const SHUTTING_DOWN: Duration = Duration::from_secs(60);
+/// Longest password, in bytes.
+const LONGEST_PASSWORD: u64 = 64 << 10;
 /// The guest's port of SSH.
 const SSH_PORT: u16 = 22;
 
@@ -203,6 +209,7 @@ pub fn visit(visit: &Visit<'_>, tell: &mut (dyn FnMut(Told) + Send)) -> Result<(
             directory: &place.path,
             port: Some(SSH_PORT),
             emulated: !choice.accelerator.is_hardware(),
+            agent: None,
         },
         &registered,
         &ssh,
@@ -218,7 +225,8 @@ pub fn visit(visit: &Visit<'_>, tell: &mut (dyn FnMut(Told) + Send)) -> Result<(
 /// guest is shut down after that. What was changed is there the next time.
 ///
 /// # Errors
-/// Nothing is left of it, or somebody else has it; QEMU does not start; the guest does not answer; what `inside` says.
+/// Nothing is left of it, or somebody else has it; it is not entered by SSH; QEMU does not start; the guest does not
+/// answer; what `inside` says.
 pub fn revisit(
     run: &Run,
     surroundings: &Surroundings,
@@ -226,15 +234,11 @@ pub fn revisit(
     tell: &mut (dyn FnMut(Told) + Send),
     inside: &mut dyn FnMut(&Run) -> Result<()>,
 ) -> Result<()> {
-    let gone = || {
-        Error::usage(format!(
-            "nothing is left of {} that could be started",
-            run.run
-        ))
-        .with_remedy("build with --keep: then the machine of a build that failed stays")
-    };
-    let left = run.left.as_ref().ok_or_else(gone)?;
-    let entrance = run.entrance.as_ref().ok_or_else(gone)?;
+    let left = run.left.as_ref().ok_or_else(|| gone(run))?;
+    let entrance = run
+        .entrance
+        .as_ref()
+        .ok_or_else(|| cannot_be_entered(run))?;
     // Nobody sweeps it meanwhile.
     let _hold = match run.directory.parent() {
         Some(whole) => Some(Hold::wait(
@@ -248,8 +252,9 @@ pub fn revisit(
     let registered = Registered::enter(run.clone())?;
     let directory = run.directory.join("again");
     make_private_directory(&directory)?;
-    let mut ssh = ssh_of(&entrance.user);
-    ssh.private_key.clone_from(&entrance.key);
+    let ssh = ssh_to(entrance, surroundings.agent.is_some())?;
+    // Ends after the machine that it is a part of.
+    let _tpm = start_tpm(left, &surroundings.launcher, stop)?;
     let mut guest = Guest::start(
         &Begin {
             launcher: &surroundings.launcher,
@@ -258,6 +263,7 @@ pub fn revisit(
             directory: &directory,
             port: left.port,
             emulated: left.emulated,
+            agent: surroundings.agent.as_deref(),
         },
         &registered,
         &ssh,
@@ -271,12 +277,53 @@ pub fn revisit(
         other => tell(other),
     })?;
     if let Some(error) = closed {
-        return Err(error);
+        return Err(does_not_let_in(run, error));
     }
     let result = inside(&registered.run());
     guest.shut_down()?;
     registered.change(|run| run.qemu = None);
     result
+}
+
+/// How one gets in by `entrance`.
+fn ssh_to(entrance: &Entrance, has_agent: bool) -> Result<SshModel> {
+    let mut ssh = ssh_of(&entrance.user);
+    ssh.private_key.clone_from(&entrance.key);
+    ssh.password = match &entrance.password {
+        Some(file) => {
+            let text = read_file(file, LONGEST_PASSWORD)?;
+            let text = String::from_utf8(text)
+                .map_err(|_| Error::usage("is no password").at_path(file))?;
+            Some(text)
+        }
+        None => None,
+    };
+    ssh.agent = has_agent && ssh.private_key.is_none() && ssh.password.is_none();
+    Ok(ssh)
+}
+
+fn start_tpm(left: &Left, launcher: &Launcher, stop: &Arc<Stop>) -> Result<Option<TpmProcess>> {
+    let Some(LeftTpm {
+        program,
+        directory,
+        version_1,
+    }) = &left.tpm
+    else {
+        return Ok(None);
+    };
+    make_directory(directory)?;
+    TpmProcess::start(launcher, program, directory, *version_1, &**stop).map(Some)
+}
+
+/// A machine that was kept, and was started in vain.
+fn does_not_let_in(run: &Run, error: Error) -> Error {
+    Error::new(error.kind(), format!("{} does not let in", run.run))
+        .with_remedy(format!(
+            "{} has what it said; {}",
+            run.console.display(),
+            super::leave::by_hand(run)
+        ))
+        .with_source(error)
 }
 
 /// The directory of a visit. What was made in it goes with it; the console's log stays.
@@ -313,6 +360,8 @@ struct Begin<'a> {
     /// The guest's port that one of the host leads to.
     port: Option<u16>,
     emulated: bool,
+    /// The socket of the user's agent.
+    agent: Option<&'a Path>,
 }
 
 /// A guest that somebody looks around in.
@@ -351,7 +400,8 @@ impl Guest {
         if let Some(guest) = begin.port {
             port = running.forwarded_port(guest)?.unwrap_or(port);
         }
-        let mut options = Options::from_template(template, &host, port, None, access.key.as_ref())?;
+        let mut options =
+            Options::from_template(template, &host, port, begin.agent, access.key.as_ref())?;
         options
             .host_keys
             .extend(access.host_key.as_ref().map(|key| key.public_line()));
@@ -368,6 +418,7 @@ impl Guest {
                 .key_file
                 .clone()
                 .or_else(|| template.private_key.clone()),
+            password: known.and_then(|known| known.password),
             known_hosts,
         };
         let qemu = running.id();

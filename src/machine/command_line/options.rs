@@ -80,6 +80,12 @@ impl Options {
         self.0.insert(at, (Some(key.to_owned()), value.to_owned()));
     }
 
+    /// Leaves out all that has none of these keys.
+    pub fn keep_only(&mut self, keys: &[&str]) {
+        self.0
+            .retain(|(name, _)| name.as_deref().is_some_and(|name| keys.contains(&name)));
+    }
+
     /// Puts another kind first.
     pub fn set_kind(&mut self, kind: &str) {
         if let Some((None, first)) = self.0.first_mut() {
