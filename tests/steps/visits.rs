@@ -111,3 +111,103 @@ fn the_machine_of_a_failed_build_is_started_again_on_its_disk() {
         said.err
     );
 }
+
+/// The machine of a build that failed, as `qimg ps` tells of it, and the directory where it was kept.
+fn kept(world: &World) -> (serde_json::Value, std::path::PathBuf) {
+    let all: serde_json::Value =
+        serde_json::from_str(&world.qimg(&["ps", "--all", "--json"]).out).unwrap();
+    let console = std::path::PathBuf::from(all[0]["console"].as_str().unwrap());
+    (all[0].clone(), console.parent().unwrap().to_owned())
+}
+
+/// Nobody types the password: neither while the build runs, nor when its machine is started again.
+#[test]
+fn a_machine_that_lets_in_by_a_password_alone_is_entered_by_ssh() {
+    let world = World::new();
+    let visit = format!(
+        "[[provision]]\nlocal = \"{} ssh -- 'echo visited > /root/visited; sync'; exit 3\"\n",
+        env!("CARGO_BIN_EXE_qimg")
+    );
+    world.template("web", "steps = false", &visit);
+    world.change(
+        "web",
+        "root=/dev/vda1",
+        "root=/dev/vda1 small.password=sesame-one",
+    );
+    world.change(
+        "web",
+        "username = \"root\"",
+        "username = \"root\"\npassword = \"sesame-one\"",
+    );
+    let said = world.qimg(&["build", "--keep", "web.toml"]);
+    assert_eq!(said.code, Some(3), "{}{}", said.out, said.err);
+    assert!(!said.out.contains("sesame-one"), "{}", said.out);
+    let (run, directory) = kept(&world);
+    assert!(!run.to_string().contains("sesame-one"), "{run}");
+    let said = world.qimg(&["ssh", "web", "--", "id -un; cat /root/visited"]);
+    assert_eq!(
+        (said.code, said.out.trim()),
+        (Some(0), "root\nvisited"),
+        "{}",
+        said.err
+    );
+    use std::os::unix::fs::PermissionsExt;
+    let mut secret = Vec::new();
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        let holds = |bytes: Vec<u8>| bytes.windows(10).any(|part| part == b"sesame-one");
+        // The guest's disk and console hold what the guest writes there.
+        let ours =
+            !path.ends_with("console.log") && path.extension().is_none_or(|end| end != "qcow2");
+        if path.is_file() && ours && std::fs::read(&path).is_ok_and(holds) {
+            let mode = path.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{path:?}");
+            secret.push(path.file_name().unwrap().to_owned());
+        }
+    }
+    secret.sort();
+    assert_eq!(
+        secret,
+        [
+            "kept-password",
+            "qemu-command",
+            "qemu-command-of-build",
+            "run.json"
+        ]
+    );
+}
+
+/// The names of disks begin alike; and what the guest wrote last, QEMU may have in memory only.
+#[test]
+fn a_machine_with_further_disks_and_a_tpm_is_started_again_on_all_of_them() {
+    let world = World::new();
+    world.template(
+        "web",
+        "steps = false",
+        "[disk]\nadditional = [\"16M\", \"16M\"]\n\
+         [[provision]]\nshell = \"echo second > /dev/vdb; echo third > /dev/vdc; sync; exit 3\"\n",
+    );
+    world.change("web", "cpus = 1", "cpus = 1\ntpm = true");
+    // Beside a TPM a kernel that QEMU starts finds no ACPI, and so hears no power button.
+    world.boots_by_itself("web");
+    let said = world.qimg(&["build", "--keep", "web.toml"]);
+    assert_eq!(said.code, Some(3), "{}{}", said.out, said.err);
+    let (_, directory) = kept(&world);
+    for name in ["kept-disk-1.qcow2", "kept-disk-2.qcow2"] {
+        assert!(directory.join(name).exists(), "{name}");
+    }
+    let command = std::fs::read_to_string(directory.join("qemu-command")).unwrap();
+    assert!(command.contains("swtpm socket"), "{command}");
+    let said = world.qimg(&[
+        "ssh",
+        "web",
+        "--",
+        "dd if=/dev/vdb bs=7 count=1; dd if=/dev/vdc bs=5 count=1",
+    ]);
+    assert_eq!(
+        (said.code, said.out.trim()),
+        (Some(0), "second\nthird"),
+        "{}",
+        said.err
+    );
+}

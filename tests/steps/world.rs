@@ -61,6 +61,24 @@ impl World {
         std::fs::write(self.at(&format!("{name}.toml")), text).unwrap();
     }
 
+    /// Writes `to` in a template in the one place where `from` stands.
+    #[track_caller]
+    pub fn change(&self, name: &str, from: &str, to: &str) {
+        let path = self.at(&format!("{name}.toml"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.matches(from).count(), 1, "{from}: {text}");
+        std::fs::write(&path, text.replace(from, to)).unwrap();
+    }
+
+    /// Takes the kernel out of a template: the disk has one of its own.
+    pub fn boots_by_itself(&self, name: &str) {
+        let path = self.at(&format!("{name}.toml"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with("qemu-args"));
+        let lines: Vec<&str> = lines.collect();
+        std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+    }
+
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_qimg"));
         command

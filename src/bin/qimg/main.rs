@@ -7,8 +7,10 @@
 //! | `render` | everything that is printed |
 //! | `signals` | an end that was asked for |
 //! | `generate` | completions and manual pages out of `args` |
+//! | `askpass` | the answer to an `ssh` that asks for a guest's password |
 
 mod args;
+mod askpass;
 mod commands;
 mod generate;
 mod render;
@@ -23,6 +25,9 @@ fn main() -> ExitCode {
     if let Err(words) = qimg::machine::launcher::entered(std::env::args_os()) {
         let _ = writeln!(io::stderr(), "qimg: {words}");
         return ExitCode::from(127);
+    }
+    if let Some(code) = askpass::asked() {
+        return code;
     }
     let colours = io::stdout().is_terminal() && render::wants_colours();
     let mut stdout = BufWriter::with_capacity(1 << 16, io::stdout().lock());

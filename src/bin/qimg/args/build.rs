@@ -93,7 +93,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) parallel_builds: usize,
 
-    /// Keep the machine of a build that fails: `qimg ssh` starts it again and enters it
+    /// Keep the machine of a build that fails: `qimg ssh` starts it again from its disk and enters it
     #[arg(long)]
     pub(crate) keep: bool,
 

@@ -95,8 +95,9 @@ Exit codes:
 
 /// Enter a machine: one that runs, or that of a build that failed and was kept
 ///
-/// A machine of a failed build (`qimg build --keep`) is started again on the disk it had, and shut down afterwards; what
-/// is changed there is there the next time. The user's `ssh` is run.
+/// A machine of a failed build (`qimg build --keep`) is started again from the disk it had, never by its installer, and
+/// shut down afterwards; what is changed there is there the next time. The user's `ssh` is run, with the build's key or
+/// password.
 #[derive(Debug, Args)]
 #[command(after_long_help = SSH_HELP)]
 pub(crate) struct SshArgs {

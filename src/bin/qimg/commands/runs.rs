@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::{Failure, Status, surroundings};
 use crate::args::{KillArgs, PsArgs, RunArgs, SshArgs};
+use crate::askpass;
 use crate::render::{Console, human, json};
 use crate::signals::Interrupt;
 
@@ -336,6 +337,9 @@ fn enter(entrance: &Entrance, command: &[String]) -> Status {
     ssh.arg("-p").arg(entrance.port.to_string());
     if let Some(key) = &entrance.key {
         ssh.arg("-i").arg(key).args(["-o", "IdentitiesOnly=yes"]);
+    }
+    if let Some(file) = &entrance.password {
+        askpass::answer(&mut ssh, file, entrance.key.is_none())?;
     }
     match &entrance.known_hosts {
         Some(file) => {
