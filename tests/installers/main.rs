@@ -2,6 +2,7 @@
 //! was told, with and without waiting for its words, also when the host is busy.
 
 mod answers;
+mod kept;
 mod media;
 mod shop;
 mod uefi;
