@@ -289,8 +289,7 @@ impl<'a> Reporter<'a> {
             builder_id: builder_id.to_owned(),
             id: self.masked(id),
             text: self.masked(text),
-            // Names of files are there to be opened.
-            files: files.to_vec(),
+            files: files.iter().map(|file| self.masked(file)).collect(),
         });
     }
 

@@ -60,7 +60,7 @@ pub fn wishes(qemu_args: &[(String, Vec<String>)], main: &Path, directory: &Path
                 }
             }
             "-hda" | "-hdb" | "-hdc" | "-hdd" => {
-                wish.names_main |= same(directory, Path::new(&value), main)
+                wish.names_main |= same(directory, Path::new(&value), main);
             }
             "-pflash" => {
                 firmware.insert(PathBuf::from(&value));
