@@ -6,12 +6,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::backing::directory_of;
+use super::backing::{directory_of, is_protocol};
 use super::options::{Preallocation, Qcow2Options};
+use super::qcow2::format::features;
 use super::qcow2::{self, Qcow2File};
 use super::raw::RawWriter;
-use super::{Format, Image, OpenOptions};
+use super::{Depth, Format, Image, OpenOptions};
 use crate::error::{Error, Result};
+use crate::extent::ExtentKind;
+use crate::source::Source as _;
 use crate::store::{Discard, HostFile, Locking, ReadAt, Staged, Sync, WriteAt, same_file};
 use crate::writer::{ImageWriter, Written};
 
@@ -58,6 +61,9 @@ impl Target {
         options: &TargetOptions,
         compresses: bool,
     ) -> Result<Self> {
+        if options.format == Format::Qcow2 {
+            refuse_itself_below(path, &options.qcow2)?;
+        }
         if options.existing {
             return Self::open_existing(path, virtual_size, options, compresses);
         }
@@ -209,6 +215,8 @@ impl Target {
         let writer = match image.qcow2() {
             None => Writer::Raw(RawWriter::new(Arc::clone(&store), virtual_size, false)?),
             Some(qcow2) => {
+                refuse_unlike(qcow2, options, compresses).map_err(|error| error.at_path(path))?;
+                refuse_behind(&image, virtual_size..size)?;
                 let options = options_of(qcow2).map_err(|error| error.at_path(path))?;
                 let is_device = matches!(
                     file.identity(),
@@ -304,6 +312,84 @@ impl Target {
         }
         Ok((written, allocated))
     }
+}
+
+/// Refuses an image that would be below itself: nobody could open it, and what it was would be gone.
+fn refuse_itself_below(path: &Path, options: &Qcow2Options) -> Result<()> {
+    let backing = options.backing.as_ref().map(|(name, _)| name);
+    for name in backing.into_iter().chain(&options.data_file) {
+        if is_protocol(name) {
+            continue;
+        }
+        // A name out of an image is looked at, and not opened.
+        let below = directory_of(path).join(name);
+        let same = match HostFile::open_read(path, Locking::Ignore) {
+            Ok(file) => same_file(&file, &below).unwrap_or(false),
+            Err(_) => below == path,
+        };
+        if same {
+            return Err(Error::usage(format!(
+                "would be its own {}",
+                match backing == Some(name) {
+                    true => "backing file",
+                    false => "data file",
+                }
+            ))
+            .with_remedy("write to another file")
+            .at_path(path));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to write into an image what does not go with its own options, which stay.
+fn refuse_unlike(file: &Qcow2File, options: &TargetOptions, compresses: bool) -> Result<()> {
+    let remedy = "write to a new image instead of using -n";
+    let header = &file.header;
+    if header.has(features::CORRUPT) || header.has(features::DIRTY) {
+        return Err(Error::refused(
+            "is marked corrupt, or was not closed",
+            "run `qemu-img check -r all` on it, or write to a new image instead of using -n",
+        ));
+    }
+    let wanted = options.qcow2.compression_type;
+    let has = file.options().compression_type;
+    if compresses && wanted != has {
+        return Err(Error::usage(format!(
+            "is an image whose compressed clusters are {has}, not {wanted}"
+        ))
+        .with_remedy(format!("say --codec {has}, or {remedy}")));
+    }
+    if let Some((name, _)) = &options.qcow2.backing {
+        return Err(Error::usage(format!(
+            "has no backing file, and what is written needs '{name}' below it"
+        ))
+        .with_remedy(format!(
+            "merge both (compress --flatten, or convert without -B), or {remedy}"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses to replace an image that holds something in `behind`, where nothing is written.
+fn refuse_behind(image: &Image, behind: std::ops::Range<u64>) -> Result<()> {
+    let chain = image.chain(Depth::Chain, None)?;
+    let mut at = behind.start;
+    while at < behind.end {
+        let extent = chain.extent_at(at..behind.end)?;
+        if matches!(extent.kind, ExtentKind::Data | ExtentKind::Compressed(_)) {
+            return Err(Error::refused(
+                format!(
+                    "is larger than what is written, and holds data behind it, at {}",
+                    extent.start
+                ),
+                "shrink it with `qimg resize --shrink`, or write to a new image instead of using -n",
+            )
+            .at_path(image.path()));
+        }
+        at = extent.end();
+    }
+    Ok(())
 }
 
 /// The options with which an existing image was made.
