@@ -70,8 +70,18 @@ pub fn create(request: &CreateRequest) -> Result<Created> {
     Ok(Created { virtual_size })
 }
 
-fn open_backing(overlay: &Path, name: &str, format: &str) -> Result<Image> {
+/// Opens the file that `overlay`, which is to be made, shall call `name`.
+///
+/// # Errors
+/// It cannot be opened as `format`; QEMU would take its name for something else.
+pub fn open_backing(overlay: &Path, name: &str, format: &str) -> Result<Image> {
     let directory = overlay.parent().unwrap_or(Path::new(""));
+    if crate::image::is_protocol(name) {
+        let error = Error::unsupported("QEMU takes this name for a protocol, and no file");
+        return Err(error.at_path(name).with_remedy(format!(
+            "write ./{name} for a file; -u creates the overlay without looking at its backing file"
+        )));
+    }
     let options = OpenOptions {
         format: Some(format.parse()?),
         ..OpenOptions::default()

@@ -2,6 +2,7 @@
 
 use qimg::codec::{DeflateWindow, EncoderOptions};
 use qimg::convert::Reuse;
+use qimg::create::open_backing;
 use qimg::image::options::Qcow2Options;
 use qimg::image::{Format, Image, TargetOptions};
 use qimg::rewrite::{Bitmaps, RewriteRequest, rewrite};
@@ -21,6 +22,14 @@ pub(super) fn run(
     console: &mut Console<'_>,
 ) -> Status {
     let (target, encoding) = target(args)?;
+    if let Some((name, format)) = &target.qcow2.backing {
+        // Not to make what nobody can open; the user has named it, no image.
+        open_backing(&args.destination, name, format).map_err(|error| {
+            error.with_remedy(
+                "its name counts from the new image's directory, and its format is what -F says",
+            )
+        })?;
+    }
     let source = Image::open(&args.source, &args.input.open_options())?;
     let asked = &args.free_space;
     let asked = !asked.keep.is_empty() || !asked.zero.is_empty() || asked.replay_journal;
