@@ -97,6 +97,9 @@ pub fn compress(
         )
         .at_path(source.path()));
     }
+    if request.destination.is_none() {
+        source.refuse_replacement(request.threads, cancel)?;
+    }
     run(request, cancel, progress, rewrite)
 }
 

@@ -19,6 +19,7 @@ mod workers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 pub(crate) use backing::is_protocol;
 pub use backing::{BackingPolicy, Chain, MAX_CHAIN};
@@ -183,6 +184,19 @@ impl Image {
     /// The policy that the image was opened with.
     pub fn backing_policy(&self) -> BackingPolicy {
         self.options.backing
+    }
+
+    /// Fails where a new image made of this one must not take its place: what is wrong with it would be made to last.
+    ///
+    /// # Errors
+    /// It has errors, was not closed, is marked corrupt, or is encrypted; it could not be checked; cancelled.
+    pub fn refuse_replacement(&self, threads: usize, cancel: &AtomicBool) -> Result<()> {
+        let Some(file) = self.qcow2() else {
+            return Ok(());
+        };
+        qcow2::punch::refuse(file)
+            .and_then(|()| qcow2::edit::refuse_errors(file, threads, cancel))
+            .map_err(|error| error.at_path(&self.path))
     }
 
     /// Options that would make an image like this one, for formats that have them.

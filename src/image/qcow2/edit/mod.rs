@@ -56,6 +56,14 @@ pub(crate) fn refuse(file: &Qcow2File, threads: usize, cancel: &AtomicBool) -> R
         )
         .with_remedy("`qemu-img resize` does that"));
     }
+    refuse_errors(file, threads, cancel)
+}
+
+/// Refuses an image with errors: whatever is made of it would make them last.
+///
+/// # Errors
+/// [`Corrupt`](crate::ErrorKind::Corrupt); it could not be checked; cancelled.
+pub(crate) fn refuse_errors(file: &Qcow2File, threads: usize, cancel: &AtomicBool) -> Result<()> {
     let options = CheckOptions {
         threads,
         cancel,
