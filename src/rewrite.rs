@@ -126,17 +126,19 @@ fn carry(
     cancel: &AtomicBool,
     progress: &mut OnProgress<'_>,
 ) -> Result<Rewritten> {
+    // What a source without a backing file leaves out reads as zeros, whatever is below the target.
+    let overlay = request.overlay && request.source.backing_file().is_some();
     let options = Options {
         threads: request.threads,
         encoding: request.encoding,
         reuse: request.reuse,
-        overlay: request.overlay,
+        overlay,
         sparse: request.sparse,
         share: request.encoding.is_none() && chain.all_shared_with(&target)?,
         cancel,
     };
     let nothing = FreeMap::default();
-    let pruned = Pruned::new(chain, request.free.unwrap_or(&nothing), request.overlay);
+    let pruned = Pruned::new(chain, request.free.unwrap_or(&nothing), overlay);
     let source: &dyn Source = if request.free.is_some() {
         &pruned
     } else {
@@ -171,7 +173,9 @@ fn open_chain(request: &RewriteRequest<'_>) -> Result<Chain> {
     } else {
         Depth::Chain
     };
-    request.source.chain(depth, request.snapshot)
+    let chain = request.source.chain(depth, request.snapshot)?;
+    chain.refuse_encrypted()?;
+    Ok(chain)
 }
 
 fn check(request: &RewriteRequest<'_>) -> Result<()> {

@@ -234,6 +234,24 @@ impl Chain {
         super::target::refuse_same_file(self.stores.iter(), path)
     }
 
+    /// Fails when one of the images is encrypted, also when it holds nothing yet.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), with the image's path.
+    pub fn refuse_encrypted(&self) -> Result<()> {
+        let paths = self.paths.iter().map(|(path, _)| path);
+        for (layer, path) in self.layers.iter().zip(paths) {
+            if let Layer::Qcow2(layer) = layer
+                && layer.is_encrypted()
+            {
+                return Err(Error::unsupported("is encrypted: its data cannot be read")
+                    .with_remedy("decrypt it with `qemu-img convert` and its secret")
+                    .at_path(path));
+            }
+        }
+        Ok(())
+    }
+
     /// The opened files, the image itself first.
     pub fn paths(&self) -> impl Iterator<Item = (&Path, Format)> {
         self.paths
