@@ -98,7 +98,7 @@ pub fn rewrite(
     }
     let compresses = request.encoding.is_some();
     let size = chain.virtual_size();
-    let target = Target::create(request.destination, size, &request.target, compresses)?;
+    let target = Target::create(request.destination, size, &target_of(request), compresses)?;
     carry(request, &chain, target, cancel, progress)
 }
 
@@ -115,8 +115,17 @@ pub fn estimate(
 ) -> Result<Rewritten> {
     let chain = open_chain(request)?;
     check(request)?;
-    let target = Target::imagine(chain.virtual_size(), &request.target)?;
+    let target = Target::imagine(chain.virtual_size(), &target_of(request))?;
     carry(request, &chain, target, cancel, progress)
+}
+
+/// What is written, for the codec with which it is.
+fn target_of(request: &RewriteRequest<'_>) -> TargetOptions {
+    let mut target = request.target.clone();
+    if let Some(encoding) = request.encoding {
+        target.qcow2.compression_type = encoding.codec;
+    }
+    target
 }
 
 fn carry(

@@ -603,7 +603,9 @@ fn an_existing_qcow2_image_keeps_its_options_and_size() {
     ] {
         let out = scratch.path("out.qcow2");
         qemu_img(&["create", "-q", "-f", "qcow2", "-o", text, &out, "2M"]);
-        oracle::qemu_io("qcow2", &out, &["write -P 9 0 2M"]);
+        // Behind what is written it is empty.
+        let fill = format!("write -P 9 0 {}", bytes.len());
+        oracle::qemu_io("qcow2", &out, &[fill.as_str()]);
         let before = comparable(&out);
         let into = RewriteRequest {
             encoding: codec.and_then(encoding),

@@ -17,6 +17,10 @@ use crate::extent::ExtentKind;
 use crate::source::Source as _;
 use crate::store::{Discard, HostFile, Locking, ReadAt, Staged, Sync, WriteAt, same_file};
 use crate::writer::{ImageWriter, Written};
+use crate::zero::is_zero;
+
+/// Bytes that are looked at in one go.
+const PIECE: usize = 1 << 20;
 
 /// What is written, and where.
 #[derive(Debug, Clone)]
@@ -374,20 +378,27 @@ fn refuse_unlike(file: &Qcow2File, options: &TargetOptions, compresses: bool) ->
 /// Refuses to replace an image that holds something in `behind`, where nothing is written.
 fn refuse_behind(image: &Image, behind: std::ops::Range<u64>) -> Result<()> {
     let chain = image.chain(Depth::Chain, None)?;
+    let mut reader = chain.reader();
+    let mut piece = vec![0; PIECE];
     let mut at = behind.start;
     while at < behind.end {
         let extent = chain.extent_at(at..behind.end)?;
-        if matches!(extent.kind, ExtentKind::Data | ExtentKind::Compressed(_)) {
-            return Err(Error::refused(
-                format!(
-                    "is larger than what is written, and holds data behind it, at {}",
-                    extent.start
-                ),
-                "shrink it with `qimg resize --shrink`, or write to a new image instead of using -n",
-            )
-            .at_path(image.path()));
+        let stored = matches!(extent.kind, ExtentKind::Data | ExtentKind::Compressed(_));
+        let end = extent.end();
+        while at < end && stored {
+            let length = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+            let piece = piece.get_mut(..length).unwrap_or_default();
+            reader.read_at(at, piece)?;
+            if !is_zero(piece) {
+                return Err(Error::refused(
+                    format!("is larger than what is written, and holds data behind it, at {at}"),
+                    "shrink it with `qimg resize --shrink`, or write to a new image instead of using -n",
+                )
+                .at_path(image.path()));
+            }
+            at += length as u64;
         }
-        at = extent.end();
+        at = end;
     }
     Ok(())
 }
