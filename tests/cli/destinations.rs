@@ -120,3 +120,30 @@ fn a_picture_does_not_take_the_place_of_the_disk_it_shows() {
     .well();
     assert!(fs::read_to_string(&picture).unwrap().starts_with("<svg "));
 }
+
+#[test]
+fn a_copied_file_does_not_take_the_place_of_the_image_or_what_is_behind_it() {
+    let images = Images::new();
+    let file = format!("{}:/passwd", images.at("over.qcow2"));
+    let way_out = "copy to another file";
+    for name in NAMES {
+        let copy = images.at(name);
+        for force in [&["--force"][..], &[]] {
+            let arguments = ["cp", "--backing", "beside", &file, &copy];
+            let said = qimg(arguments.iter().chain(force));
+            images.assert_refused(said, &copy, way_out);
+        }
+    }
+    // Into a directory, where the file has the name of the image.
+    fs::create_dir(images.at("there")).unwrap();
+    let inside = images.at("there/passwd");
+    fs::hard_link(images.at("base.raw"), &inside).unwrap();
+    let there = images.at("there");
+    let said = qimg(["cp", "--force", "--backing", "beside", &file, &there]);
+    images.assert_refused(said, &inside, way_out);
+    // What is not read is replaced if that is asked for.
+    let other = images.at("other");
+    fs::write(&other, "other").unwrap();
+    qimg(["cp", "-q", "--force", "--backing", "beside", &file, &other]).well();
+    assert_eq!(fs::read_to_string(&other).unwrap(), "root:x:0:0\n");
+}
