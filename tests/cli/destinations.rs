@@ -147,3 +147,33 @@ fn a_copied_file_does_not_take_the_place_of_the_image_or_what_is_behind_it() {
     qimg(["cp", "-q", "--force", "--backing", "beside", &file, &other]).well();
     assert_eq!(fs::read_to_string(&other).unwrap(), "root:x:0:0\n");
 }
+
+#[test]
+fn a_disk_does_not_take_the_place_of_its_own_description() {
+    let directory = TempDir::new().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let text = "size = \"4M\"\n[[partition]]\ntype = \"linux\"\n";
+    let description = at("disk.toml");
+    fs::write(&description, text).unwrap();
+    symlink(&description, at("symlink")).unwrap();
+    fs::hard_link(&description, at("hard")).unwrap();
+    for destination in ["disk.toml", "symlink", "hard"].map(at) {
+        for existing in [&[][..], &["-n"]] {
+            let arguments = ["disk", "create", "--from", &description, &destination];
+            let said = qimg(arguments.iter().chain(existing)).failed(1);
+            let way_out = "write the disk to another file";
+            let expected = format!("qimg: {destination}: {REFUSED}\n  hint: {way_out}\n");
+            assert_eq!(said, expected);
+            assert_eq!(fs::read_to_string(&description).unwrap(), text);
+        }
+    }
+    qimg([
+        "disk",
+        "create",
+        "-q",
+        "--from",
+        &description,
+        &at("disk.raw"),
+    ])
+    .well();
+}
