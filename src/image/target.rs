@@ -185,6 +185,20 @@ impl Target {
         Ok(())
     }
 
+    /// Size of the virtual disk that is at `path` already, for a target that is written into it.
+    ///
+    /// # Errors
+    /// It cannot be opened, is in use, or is no image of the format that is asked for.
+    pub fn existing_size(path: &Path, options: &TargetOptions) -> Result<Option<u64>> {
+        if !options.existing {
+            return Ok(None);
+        }
+        let file = Arc::new(HostFile::open_read(path, options.locking)?);
+        image_there(file, path, options.format)?
+            .virtual_size()
+            .map(Some)
+    }
+
     fn open_existing(
         path: &Path,
         virtual_size: u64,
@@ -192,12 +206,7 @@ impl Target {
         compresses: bool,
     ) -> Result<Self> {
         let file = Arc::new(HostFile::open_write(path, options.locking)?);
-        let open = OpenOptions {
-            format: Some(options.format),
-            locking: Locking::Ignore,
-            ..OpenOptions::default()
-        };
-        let image = Image::from_store(Arc::clone(&file) as Arc<dyn ReadAt>, path, &open)?;
+        let image = image_there(Arc::clone(&file) as Arc<dyn ReadAt>, path, options.format)?;
         let size = image.virtual_size()?;
         if size < virtual_size {
             return Err(Error::usage(format!(
@@ -304,6 +313,16 @@ impl Target {
         }
         Ok((written, allocated))
     }
+}
+
+/// The image in `store`, which is opened and locked already.
+fn image_there(store: Arc<dyn ReadAt>, path: &Path, format: Format) -> Result<Image> {
+    let open = OpenOptions {
+        format: Some(format),
+        locking: Locking::Ignore,
+        ..OpenOptions::default()
+    };
+    Image::from_store(store, path, &open)
 }
 
 /// The options with which an existing image was made.
