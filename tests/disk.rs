@@ -96,16 +96,43 @@ fn make(
     encoding: Option<EncoderOptions>,
     threads: usize,
 ) -> qimg::Result<Created> {
+    let target = TargetOptions {
+        format,
+        qcow2: Qcow2Options::default(),
+        existing: false,
+        sync: Sync::None,
+        locking: Locking::Check,
+    };
+    make_as(target, description, destination, encoding, threads)
+}
+
+/// As [`make`], into what is there.
+fn make_into(
+    description: &Description,
+    destination: &Path,
+    format: Format,
+) -> qimg::Result<Created> {
+    let target = TargetOptions {
+        format,
+        qcow2: Qcow2Options::default(),
+        existing: true,
+        sync: Sync::None,
+        locking: Locking::Check,
+    };
+    make_as(target, description, destination, None, 2)
+}
+
+fn make_as(
+    target: TargetOptions,
+    description: &Description,
+    destination: &Path,
+    encoding: Option<EncoderOptions>,
+    threads: usize,
+) -> qimg::Result<Created> {
     let request = CreateRequest {
         description,
         destination,
-        target: TargetOptions {
-            format,
-            qcow2: Qcow2Options::default(),
-            existing: false,
-            sync: Sync::None,
-            locking: Locking::Check,
-        },
+        target,
         encoding,
         open: OpenOptions::default(),
         sparse: 4096,
@@ -514,6 +541,101 @@ fn a_part_is_not_its_own_destination() {
         assert_eq!(error.kind(), ErrorKind::Usage);
         assert!(std::fs::read(bench.at(part)).unwrap() == before);
     }
+}
+
+const ROOT: &str = r#"
+[[partition]]
+type = "root-x86-64"
+image = "root.img"
+format = "raw"
+"#;
+
+/// A disk of `length` bytes with one partition, and a table at both of its ends.
+fn old_disk(bench: &Bench, length: u64) {
+    bench.write("old", b"");
+    bench.must("truncate", &["-s", &length.to_string(), "old"]);
+    bench.must("sgdisk", &["-n1:0:0", "old"]);
+    assert!(read_table(&bench.at("old")).notes.is_empty());
+}
+
+#[test]
+fn the_second_table_of_the_disk_that_was_there_does_not_stay_at_its_end() {
+    let bench = parts();
+    let all = "size = \"100M\"\n";
+    let rest = format!("{ROOT}size = \"rest\"\n");
+    for (text, end) in [
+        (ROOT.to_owned(), 51 * MIB),
+        (rest.clone(), 99 * MIB),
+        (format!("{all}{rest}"), 99 * MIB),
+    ] {
+        let description = bench.describe(&text).unwrap();
+        for format in [Format::Raw, Format::Qcow2] {
+            old_disk(&bench, 100 * MIB);
+            let mut raw = "old";
+            if format == Format::Qcow2 {
+                let convert = ["convert", "-f", "raw", "-O", "qcow2", "old", "old.qcow2"];
+                bench.must("qemu-img", &convert);
+                raw = "again";
+            }
+            let name = if format == Format::Raw {
+                "old"
+            } else {
+                "old.qcow2"
+            };
+            let created = make_into(&description, &bench.at(name), format).unwrap();
+            assert_eq!(created.virtual_size, 100 * MIB);
+            assert_eq!(created.partitions[0].range, MIB..end);
+            if format == Format::Qcow2 {
+                bench.must("qemu-img", &["convert", "-O", "raw", name, raw]);
+            }
+            assert_eq!(bench.at(raw).metadata().unwrap().len(), 100 * MIB);
+            bench.verify(raw);
+            let table = read_table(&bench.at(raw));
+            let sound = table.damaged.is_none() && table.notes.is_empty();
+            assert!(sound, "{table:?}");
+        }
+    }
+}
+
+#[test]
+fn less_than_a_sector_at_the_end_keeps_nothing_of_the_disk_that_was_there() {
+    let bench = parts();
+    old_disk(&bench, 100 * MIB + 512);
+    let description = bench
+        .describe(&format!("sector-size = 4096\n{ROOT}"))
+        .unwrap();
+    let created = make_into(&description, &bench.at("old"), Format::Raw).unwrap();
+    assert_eq!(created.virtual_size, 100 * MIB + 512);
+    let bytes = std::fs::read(bench.at("old")).unwrap();
+    let (disk, tail) = bytes.split_last_chunk::<512>().unwrap();
+    assert_eq!(disk.len() as u64, 100 * MIB);
+    assert!(*tail == [0; 512]);
+    assert_eq!(disk[disk.len() - 4096..][..8], *b"EFI PART");
+}
+
+#[test]
+fn a_disk_of_another_size_than_what_it_is_written_into_is_refused() {
+    let bench = parts();
+    for (size, how) in [("60M", "is larger"), ("200M", "is smaller")] {
+        old_disk(&bench, 100 * MIB);
+        let before = std::fs::read(bench.at("old")).unwrap();
+        let description = bench
+            .describe(&format!("size = \"{size}\"\n{ROOT}"))
+            .unwrap();
+        let error = make_into(&description, &bench.at("old"), Format::Raw).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.to_string().contains(how), "{error}");
+        let remedy = error.remedy().unwrap();
+        assert!(remedy.contains("--size 104857600"), "{remedy}");
+        assert!(std::fs::read(bench.at("old")).unwrap() == before);
+    }
+    let description = bench.describe(ROOT).unwrap();
+    old_disk(&bench, 20 * MIB);
+    let error = make_into(&description, &bench.at("old"), Format::Raw).unwrap_err();
+    assert!(error.to_string().contains("need"), "{error}");
+    // Not for want of room.
+    let error = make_into(&description, &bench.at("root.img"), Format::Raw).unwrap_err();
+    assert!(error.to_string().contains("is read from"), "{error}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::units::ByteSize;
 /// A disk.
 #[derive(Debug, Clone)]
 pub struct Description {
-    /// Its size in bytes; what its partitions take when absent.
+    /// Its size in bytes; when absent what its partitions take, or all of what it is written into.
     pub size: Option<u64>,
     /// Bytes of a sector: 512 or 4096.
     pub sector_size: u64,

@@ -3,6 +3,8 @@
 //! Partitions stand in the order of their description, each at a multiple of the alignment; sizes that nobody gave are
 //! rounded up to it. What is left of a disk of a given size goes to the one partition that asks for the rest.
 
+use std::path::Path;
+
 use uuid::Uuid;
 
 use super::assembly::Assembly;
@@ -42,16 +44,31 @@ enum Opened {
     Image(Box<Chain>),
 }
 
-pub(super) fn lay_out(description: &Description, open: &OpenOptions) -> Result<Layout> {
+/// Lays out the disk that `description` means, to be written to `destination`: where something of the size `existing` is
+/// there that it is written into, the disk fills it.
+pub(super) fn lay_out(
+    description: &Description,
+    existing: Option<u64>,
+    destination: &Path,
+    open: &OpenOptions,
+) -> Result<Layout> {
     let mut parts = open_parts(description, open)?;
+    for part in &parts {
+        // Before anything is said of room in it.
+        if let Opened::Image(chain) = &part.content {
+            chain.refuse_destination(destination)?;
+        }
+    }
     let alignment = description.alignment.max(description.sector_size);
-    let size = place(&mut parts, description, alignment)?;
+    let size = place(&mut parts, description, existing, alignment)?;
     let uuid = identity::disk(&seed(description, &parts, size));
     let mut gpt = NewGpt::new(size, description.sector_size, uuid.as_u128())?;
     for part in &parts {
         enter(&mut gpt, part, uuid).map_err(|error| at_place(&part.description.place, &error))?;
     }
-    let mut disk = Assembly::new(size);
+    // A rest of less than a sector is zeroed: what is there may end with a header in smaller sectors.
+    let whole = existing.unwrap_or(size);
+    let mut disk = Assembly::new(whole);
     for (at, bytes) in [gpt.mbr()].into_iter().chain(gpt.primary()) {
         disk.push_bytes(at, bytes)?;
     }
@@ -70,7 +87,7 @@ pub(super) fn lay_out(description: &Description, open: &OpenOptions) -> Result<L
     let (at, bytes) = gpt.backup();
     disk.push_bytes(at, bytes)?;
     Ok(Layout {
-        size,
+        size: whole,
         uuid: uuid.to_string(),
         partitions: gpt.partitions(),
         filesystems,
@@ -117,7 +134,12 @@ fn open_content(content: &Content, open: &OpenOptions) -> Result<Opened> {
 }
 
 /// Gives every partition its place; the size of the disk.
-fn place(parts: &mut [Part<'_>], description: &Description, alignment: u64) -> Result<u64> {
+fn place(
+    parts: &mut [Part<'_>],
+    description: &Description,
+    existing: Option<u64>,
+    alignment: u64,
+) -> Result<u64> {
     let sector_size = description.sector_size;
     let too_large = || Error::usage("the partitions are too large for any disk");
     let rests: Vec<usize> = (0..)
@@ -148,7 +170,7 @@ fn place(parts: &mut [Part<'_>], description: &Description, alignment: u64) -> R
         .and_then(|end| end.checked_add(table - sector_size))
         .filter(|&size| i64::try_from(size).is_ok())
         .ok_or_else(too_large)?;
-    let size = match description.size {
+    let size = match existing.or(description.size) {
         None => needed
             .checked_next_multiple_of(alignment)
             .ok_or_else(too_large)?,
@@ -160,7 +182,11 @@ fn place(parts: &mut [Part<'_>], description: &Description, alignment: u64) -> R
             ByteSize(needed),
             ByteSize(size)
         ))
-        .with_remedy("make the disk larger, or leave its size out"));
+        .with_remedy(if existing.is_some() {
+            "write into something larger, or make a new disk"
+        } else {
+            "make the disk larger, or leave its size out"
+        }));
     }
     if let Some(rest) = rests.first().and_then(|&index| parts.get_mut(index)) {
         // All that follows keeps its alignment.

@@ -106,7 +106,7 @@ impl FatReport {
     }
 }
 
-/// Makes a disk.
+/// Makes a disk. One that is written into something that is there is as large as that.
 ///
 /// # Errors
 /// A description that cannot be carried out; a file that cannot be read; whatever writing may fail with: the destination
@@ -116,7 +116,17 @@ pub fn create(
     cancel: &AtomicBool,
     progress: &mut OnProgress<'_>,
 ) -> Result<Created> {
-    let layout = layout::lay_out(request.description, &request.open)?;
+    let existing = Target::existing_size(request.destination, &request.target)?;
+    if let Some(existing) = existing {
+        refuse_other_size(request.description, existing)
+            .map_err(|error| error.at_path(request.destination))?;
+    }
+    let layout = layout::lay_out(
+        request.description,
+        existing,
+        request.destination,
+        &request.open,
+    )?;
     let disk = &layout.disk;
     disk.refuse_destination(request.destination)?;
     let size = layout.size;
@@ -148,6 +158,28 @@ pub fn create(
         disk_size,
         file_length: written.file_length,
     })
+}
+
+/// Fails when a disk of the size in `description` would not end where what it is written into does.
+///
+/// A disk that ends before has the second copy of its table where nobody looks for it, and leaves that of the disk which
+/// was there where everybody does.
+fn refuse_other_size(description: &Description, existing: u64) -> Result<()> {
+    let Some(size) = description.size else {
+        return Ok(());
+    };
+    let sectors = |bytes: u64| bytes.checked_div(description.sector_size);
+    if sectors(size) == sectors(existing) {
+        return Ok(());
+    }
+    let how = if size > existing { "smaller" } else { "larger" };
+    Err(Error::usage(format!(
+        "is {how} ({existing} bytes) than the disk to be written into it ({size} bytes), whose partition table has to end \
+         where it ends"
+    ))
+    .with_remedy(format!(
+        "say --size {existing}, or leave the size out: the disk is then as large as what is there"
+    )))
 }
 
 /// An error of one part of a description: `place` says which.

@@ -195,6 +195,20 @@ impl Target {
         Ok(())
     }
 
+    /// Size of the virtual disk that is at `path` already, for a target that is written into it.
+    ///
+    /// # Errors
+    /// It cannot be opened, is in use, or is no image of the format that is asked for.
+    pub fn existing_size(path: &Path, options: &TargetOptions) -> Result<Option<u64>> {
+        if !options.existing {
+            return Ok(None);
+        }
+        let file = Arc::new(HostFile::open_read(path, options.locking)?);
+        image_there(file, path, options.format)?
+            .virtual_size()
+            .map(Some)
+    }
+
     fn open_existing(
         path: &Path,
         virtual_size: u64,
@@ -202,12 +216,7 @@ impl Target {
         compresses: bool,
     ) -> Result<Self> {
         let file = Arc::new(HostFile::open_write(path, options.locking)?);
-        let open = OpenOptions {
-            format: Some(options.format),
-            locking: Locking::Ignore,
-            ..OpenOptions::default()
-        };
-        let image = Image::from_store(Arc::clone(&file) as Arc<dyn ReadAt>, path, &open)?;
+        let image = image_there(Arc::clone(&file) as Arc<dyn ReadAt>, path, options.format)?;
         let size = image.virtual_size()?;
         if size < virtual_size {
             return Err(Error::usage(format!(
@@ -219,9 +228,10 @@ impl Target {
         let writer = match image.qcow2() {
             None => Writer::Raw(RawWriter::new(Arc::clone(&store), virtual_size, false)?),
             Some(qcow2) => {
+                let own = options_of(qcow2).map_err(|error| error.at_path(path))?;
                 refuse_unlike(qcow2, options, compresses).map_err(|error| error.at_path(path))?;
                 refuse_behind(&image, virtual_size..size)?;
-                let options = options_of(qcow2).map_err(|error| error.at_path(path))?;
+                let options = own;
                 let is_device = matches!(
                     file.identity(),
                     Some(crate::store::FileId::BlockDevice { .. })
@@ -401,6 +411,16 @@ fn refuse_behind(image: &Image, behind: std::ops::Range<u64>) -> Result<()> {
         at = end;
     }
     Ok(())
+}
+
+/// The image in `store`, which is opened and locked already.
+fn image_there(store: Arc<dyn ReadAt>, path: &Path, format: Format) -> Result<Image> {
+    let open = OpenOptions {
+        format: Some(format),
+        locking: Locking::Ignore,
+        ..OpenOptions::default()
+    };
+    Image::from_store(store, path, &open)
 }
 
 /// The options with which an existing image was made.

@@ -8,6 +8,7 @@ mod compare;
 mod compress;
 mod convert;
 mod create;
+mod destinations;
 mod disk;
 mod help;
 mod info;

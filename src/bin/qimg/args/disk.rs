@@ -45,7 +45,7 @@ pub(crate) struct DiskCreateArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["bios_boot", "efi", "efi_dir", "efi_size", "efi_label", "root"])]
     pub(crate) from: Option<PathBuf>,
 
-    /// Size of the disk [default: what its partitions need]
+    /// Size of the disk [default: what its partitions need; with -n, all of DST]
     #[arg(long, value_name = "SIZE", value_parser = typed::<ByteSize>)]
     pub(crate) size: Option<ByteSize>,
 
@@ -92,7 +92,10 @@ pub(crate) struct DiskCreateArgs {
     #[arg(long, value_name = "N")]
     pub(crate) level: Option<u8>,
 
-    /// Write into the image or block device that is there
+    /// Write into the image or block device that is there, and fill it: another size than its own is refused
+    ///
+    /// The second copy of a partition table is at the very end of a disk. A smaller disk would leave the copy of the disk that
+    /// was there in that place.
     #[arg(short = 'n')]
     pub(crate) existing: bool,
 

@@ -1,5 +1,7 @@
 //! `qimg disk`.
 
+use std::path::Path;
+
 use qimg::codec::{DeflateWindow, EncoderOptions};
 use qimg::disk::{
     AddEspRequest, Content, CreateRequest, Description, FatContent, GrowRequest, ImageContent,
@@ -7,7 +9,7 @@ use qimg::disk::{
 };
 use qimg::image::options::Qcow2Options;
 use qimg::image::{Format, InPlace, TargetOptions};
-use qimg::store::Locking;
+use qimg::store::{HostFile, Locking, same_file};
 use qimg::{Error, Result};
 
 use super::{Status, progress_wish, record_codec, refuse_qcow2_options, sync};
@@ -71,7 +73,10 @@ fn run_create(
 
 fn description(args: &DiskCreateArgs) -> Result<Description> {
     let mut description = match &args.from {
-        Some(path) => Description::read(path)?,
+        Some(path) => {
+            refuse_own_description(path, &args.destination)?;
+            Description::read(path)?
+        }
         None => Description {
             partitions: partitions(args)?,
             ..Description::default()
@@ -94,6 +99,19 @@ fn description(args: &DiskCreateArgs) -> Result<Description> {
         description.sector_size = size;
     }
     Ok(description)
+}
+
+/// A description is never written over, by whatever name. What it names is looked after where it is read.
+fn refuse_own_description(path: &Path, destination: &Path) -> Result<()> {
+    let file = HostFile::open_read(path, Locking::Ignore)?;
+    if same_file(&file, destination)? {
+        return Err(
+            Error::usage("is read from and cannot be written to at the same time")
+                .with_remedy("write the disk to another file")
+                .at_path(destination),
+        );
+    }
+    Ok(())
 }
 
 fn partitions(args: &DiskCreateArgs) -> Result<Vec<PartDescription>> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use qimg::browse::{Browser, Listed, Location, list};
 use qimg::fs::path::LastLink;
@@ -51,6 +52,14 @@ impl Opened {
     pub(super) fn browser(&self) -> Result<Browser<'_>> {
         let disk = Volume::whole(&self.chain);
         Browser::open(&disk, self.part.as_ref()).map_err(|error| self.name(error))
+    }
+
+    /// Nobody means to replace what is read by a file out of it: the image, or any file behind it. A symlink that leads
+    /// there is not replaced either, since the image may be found by that name.
+    pub(super) fn refuse_destination(&self, destination: &Path) -> Result<()> {
+        self.chain
+            .refuse_destination(destination)
+            .map_err(|error| error.with_remedy("copy to another file"))
     }
 
     /// Says which image failed.

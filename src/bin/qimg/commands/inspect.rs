@@ -17,6 +17,11 @@ const CELLS: usize = 2048;
 pub(super) fn run(args: &InspectArgs, console: &mut Console<'_>) -> Status {
     let image = Image::open(&args.image, &args.input.open_options())?;
     let chain = image.chain(Depth::Chain, args.snapshot.as_deref())?;
+    if let Some(path) = &args.svg {
+        chain
+            .refuse_destination(path)
+            .map_err(|error| error.with_remedy("write the picture to another file"))?;
+    }
     let disk = Volume::whole(&chain);
     let request = SurveyRequest {
         replay_journal: args.replay_journal,
