@@ -818,7 +818,8 @@ fn decode_bombs() {
 
 /// An image file that names `backing`, of format raw, as nothing but an attacker would.
 fn naming(directory: &Path, name: &str, backing: &str, format: &str) -> std::path::PathBuf {
-    let path = directory.join(name);
+    // No image is made that names itself: it is made under another name.
+    let path = directory.join(name.to_owned() + ".new");
     let target = TargetOptions {
         format: Format::Qcow2,
         qcow2: Qcow2Options {
@@ -833,7 +834,8 @@ fn naming(directory: &Path, name: &str, backing: &str, format: &str) -> std::pat
         .unwrap()
         .finish()
         .unwrap();
-    path
+    std::fs::rename(&path, directory.join(name)).unwrap();
+    directory.join(name)
 }
 
 fn chain_of(path: &Path, backing: BackingPolicy) -> Result<Vec<u8>> {
