@@ -4,7 +4,7 @@
 //! what it installed. Must not know what was installed.
 
 use super::prepared::QemuArgs;
-use crate::machine::command_line::Options;
+use crate::machine::command_line::{Options, plain};
 
 /// Switches that go, with their values.
 const STARTING: &[&str] = &[
@@ -43,14 +43,6 @@ fn emptied(drive: &str) -> String {
     }
     options.keep_only(OF_AN_EMPTY_DRIVE);
     options.to_string()
-}
-
-/// QEMU takes two dashes for one.
-fn plain(switch: &str) -> &str {
-    match switch.strip_prefix("--") {
-        Some(rest) if !rest.is_empty() => &switch[1..],
-        _ => switch,
-    }
 }
 
 #[cfg(test)]

@@ -329,9 +329,11 @@ pub struct Bastion {
 }
 
 /// Whether a password is hidden wherever it would be shown. A short word, as `vagrant` in half of all templates, is
-/// nobody's secret, and hiding it would hide half of the log; a variable that is marked as sensitive is hidden anyway.
+/// nobody's secret, and hiding it would hide half of the log, as would two or three signs of any kind; a variable that is
+/// marked as sensitive is hidden anyway.
 pub fn is_secret(password: &str) -> bool {
-    password.len() >= 8
+    let is_word = password.chars().all(char::is_alphabetic);
+    password.len() >= 8 || (password.len() >= 4 && !is_word)
 }
 
 /// SSH into the guest.

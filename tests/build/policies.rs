@@ -298,6 +298,8 @@ fn a_plan_hides_secrets_and_a_short_password_hides_no_paths() {
         !planned.contains("correct") && !planned.contains("x9"),
         "{planned}"
     );
+    let planned = plan("hunter2");
+    assert!(!planned.contains("hunter2"), "{planned}");
     // Half of all templates have such a word for a password.
     let planned = plan("output");
     assert!(planned.contains("/output/"), "{planned}");

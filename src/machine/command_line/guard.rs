@@ -105,8 +105,8 @@ fn is_system(file: &str, directory: &Path) -> bool {
         && file.extension().is_some_and(|end| end == "fd")
 }
 
-/// QEMU takes two dashes for one.
-fn plain(switch: &str) -> &str {
+/// A switch with one dash: QEMU takes two for one.
+pub fn plain(switch: &str) -> &str {
     match switch.strip_prefix("--") {
         Some(rest) if !rest.is_empty() => &switch[1..],
         _ => switch,

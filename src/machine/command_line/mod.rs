@@ -14,7 +14,7 @@ use crate::template::model::{Disk, Machine, NetworkBoot};
 
 use super::accelerator::Accelerator;
 use super::firmware::Flash;
-pub use guard::{Wish, wishes};
+pub use guard::{Wish, plain, wishes};
 pub use options::Options;
 pub(in crate::machine) use options::path_value;
 use options::{escaped, path_text};
