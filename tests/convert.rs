@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use matrix::{Backing, Made, for_every_image};
-use oracle::{Scratch, qemu_img};
+use oracle::{Scratch, qemu_img, qemu_io};
 use patterns::Random;
 use qimg::codec::{CompressionType, DeflateWindow, EncoderOptions};
 use qimg::convert::Reuse;
@@ -360,7 +360,7 @@ fn a_hole_in_the_source_is_a_hole_in_the_target() {
     let noise = raw_file(&scratch, "noise", &Random(5).noise(1 << 20));
     let fill = format!("write -s {noise} 16M 1M");
     let zeros = "write -P 0 32M 1M";
-    oracle::qemu_io("raw", &path, &[&fill, zeros]);
+    qemu_io("raw", &path, &[&fill, zeros]);
     let source = open(&path);
 
     let ours = scratch.path("ours.raw");
@@ -605,7 +605,7 @@ fn an_existing_qcow2_image_keeps_its_options_and_size() {
         qemu_img(&["create", "-q", "-f", "qcow2", "-o", text, &out, "2M"]);
         // Behind what is written it is empty.
         let fill = format!("write -P 9 0 {}", bytes.len());
-        oracle::qemu_io("qcow2", &out, &[fill.as_str()]);
+        qemu_io("qcow2", &out, &[fill.as_str()]);
         let before = comparable(&out);
         let into = RewriteRequest {
             encoding: codec.and_then(encoding),
@@ -725,7 +725,7 @@ fn zeros_between_data_do_not_show_the_backing_file_through_subclusters() {
         "raw",
     ];
     qemu_img(&[&create[..], &[&path]].concat());
-    oracle::qemu_io("qcow2", &path, &["write -P 1 64k 4k", "write -z 68k 60k"]);
+    qemu_io("qcow2", &path, &["write -P 1 64k 4k", "write -z 68k 60k"]);
     let source = open(&path);
     for text in [
         "extended_l2=on",
@@ -745,4 +745,46 @@ fn zeros_between_data_do_not_show_the_backing_file_through_subclusters() {
         let said = qemu_img(&["compare", &path, &out]);
         assert!(said.contains("identical"), "{text}: {said}");
     }
+}
+
+/// External snapshots taken every day, and the states of a build, make chains of dozens.
+#[test]
+fn a_chain_of_many_images_reads_the_same_and_one_without_end_is_refused() {
+    let scratch = Scratch::new();
+    let mut below = scratch.path("0.qcow2");
+    qemu_img(&["create", "-q", "-f", "qcow2", &below, "1M"]);
+    for number in 1..257_usize {
+        let path = scratch.path(&format!("{number}.qcow2"));
+        let backing = format!("{}.qcow2", number - 1);
+        let options = Qcow2Options {
+            backing: Some((backing, "qcow2".to_owned())),
+            ..Qcow2Options::default()
+        };
+        create(&CreateRequest {
+            path: path.clone().into(),
+            size: Some(1 << 20),
+            target: target(Format::Qcow2, options),
+            unchecked_backing: true,
+        })
+        .unwrap();
+        if number < 41 {
+            let write = format!("write -q -P {number} {}k 24k", number * 16);
+            qemu_io("qcow2", &path, &[&write]);
+        }
+        below = path;
+    }
+    let top = scratch.path("40.qcow2");
+    let [ours, theirs] = ["ours.raw", "theirs.raw"].map(|name| scratch.path(name));
+    run(&to_raw(&open(&top), &ours)).unwrap();
+    qemu_img(&["convert", "-O", "raw", &top, &theirs]);
+    assert_same_bytes(
+        &std::fs::read(ours).unwrap(),
+        &std::fs::read(theirs).unwrap(),
+        &top,
+    );
+    let error = run(&to_raw(&open(&below), &scratch.path("none.raw"))).unwrap_err();
+    assert!(
+        error.to_string().contains("longer than 256 images"),
+        "{error}"
+    );
 }

@@ -14,8 +14,9 @@ use crate::extent::{Extent, ExtentKind};
 use crate::source::{Reader, Source, Stream};
 use crate::store::{FileId, HostFile, Locking, ReadAt};
 
-/// Longest chain: the image and fifteen files behind it.
-pub const MAX_CHAIN: usize = 16;
+/// Longest chain: the image and all files behind it. External snapshots that a management program takes every day, and a
+/// build's states, come to dozens; each file is one that the host holds open.
+pub const MAX_CHAIN: usize = 256;
 
 /// Raw images have no clusters; they are read in pieces of this size.
 const RAW_UNIT: u64 = 1 << 16;
