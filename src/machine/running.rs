@@ -3,6 +3,7 @@
 //! Knows how QEMU is started on socket pairs, and which of all that it, its guest and the kernel tell means that the
 //! machine is lost. Must not know why it was started. Whoever waits for anything of the guest asks [`Running::death`].
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -170,6 +171,8 @@ pub struct Running {
     pub(super) picture: Arc<Mutex<()>>,
     /// Places of keys that a BIOS kept, and that nobody will read any more.
     pub(super) stale_keys: Mutex<Option<(u16, u16)>>,
+    /// Overlays that were put on top of its disks, by the names that QEMU has for them.
+    pub(super) overlays: Mutex<BTreeMap<String, PathBuf>>,
 }
 
 impl Running {
@@ -267,6 +270,7 @@ impl Running {
             tell,
             picture,
             stale_keys: Mutex::new(None),
+            overlays: Mutex::new(BTreeMap::new()),
         };
         running.begin(start, state, hear, stop)?;
         Ok(running)

@@ -5,9 +5,11 @@
 //! The guest is held for as long as it takes: what it had written becomes a file that nobody writes any more, and it goes
 //! on with a new overlay of that. QEMU is not started anew.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -135,13 +137,19 @@ impl Running {
         let answer = self.qmp().execute("query-block", &Value::Null, SOON)?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let devices = answer.as_array().cloned().unwrap_or_default();
+        let overlays = self.overlays.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(devices
             .iter()
             .filter(|device| device["inserted"].is_object() && device["inserted"]["ro"] != true)
-            .map(|device| Written {
-                device: text(&device["device"]),
-                node: text(&device["inserted"]["node-name"]),
-                file: file_of(&text(&device["inserted"]["file"])),
+            .map(|device| {
+                let node = text(&device["inserted"]["node-name"]);
+                // QEMU cuts off the description of a chain that is long.
+                let known = overlays.get(&node).cloned();
+                Written {
+                    device: text(&device["device"]),
+                    file: known.unwrap_or_else(|| file_of(&text(&device["inserted"]["file"]))),
+                    node,
+                }
             })
             .collect())
     }
@@ -178,7 +186,13 @@ impl Running {
         let started = Instant::now();
         let written = self.written_files()?;
         let mut actions = Vec::new();
-        for overlay in overlays {
+        let mut named = BTreeMap::new();
+        let so_many = self
+            .overlays
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len();
+        for (number, overlay) in (so_many..).zip(overlays) {
             let device = written
                 .iter()
                 .find(|written| written.file == overlay.of)
@@ -194,10 +208,12 @@ impl Running {
             let file = overlay.file.to_str().ok_or_else(|| {
                 Error::usage("has a name that is not UTF-8").at_path(&overlay.file)
             })?;
+            let own = format!("qimg-overlay-{number}");
             actions.push(json!({
                 "type": "blockdev-snapshot-sync",
-                "data": {key: name, "snapshot-file": file, "format": "qcow2", "mode": "existing"},
+                "data": {key: name, "snapshot-file": file, "snapshot-node-name": own, "format": "qcow2", "mode": "existing"},
             }));
+            named.insert(own, overlay.file.clone());
         }
         self.qmp()
             .execute_unless("stop", &Value::Null, FLUSHING, &|| false)?;
@@ -205,6 +221,12 @@ impl Running {
             self.qmp()
                 .execute("transaction", &json!({ "actions": actions }), FLUSHING)
         });
+        if result.is_ok() {
+            self.overlays
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .append(&mut named);
+        }
         let no_memory = match (&result, memory) {
             (Ok(_), Some(file)) => self.write_memory(file, stop).err(),
             _ => None,

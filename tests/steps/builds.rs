@@ -213,3 +213,18 @@ fn where_the_memory_cannot_be_had_a_boot_from_the_disk_is_allowed_or_all_is_done
     assert!(said.contains("run by kvm"), "{said}");
     assert!(!said.contains("Already done"), "{said}");
 }
+
+/// One file for each state, and a base below them all.
+#[test]
+fn a_build_of_many_steps_keeps_many_states_and_makes_its_image() {
+    let world = World::new();
+    let steps: String = (0..70)
+        .map(|step| format!("[[provision]]\nshell = \"echo {step} > /root/{step}\"\n"))
+        .collect();
+    world.template("web", "", &steps);
+    world.build("web", &[]);
+    // No more than so many are on top of one another.
+    assert_eq!(world.states().len(), 64);
+    let files = world.tree("web", "/root");
+    assert!((0..70).all(|step| files.contains_key(&std::path::PathBuf::from(step.to_string()))));
+}

@@ -25,6 +25,10 @@ use crate::store::{
 };
 use crate::units::ByteSize;
 
+/// States on top of one another. A guest reads through all of them, and an image has no longer chain than
+/// [`MAX_CHAIN`](crate::image::MAX_CHAIN).
+const DEEPEST: usize = 64;
+
 /// Firmware has no more variables.
 const LARGEST_ASIDE: u64 = 64 << 20;
 
@@ -75,6 +79,13 @@ impl Connected<'_> {
         if worked < steps.wanted.after {
             return Ok(());
         }
+        if steps.now.borrow().holds.len() >= DEEPEST {
+            reporter.note(&format!(
+                "From here on no state is kept: {DEEPEST} are below it already"
+            ));
+            steps.now.borrow_mut().off = true;
+            return Ok(());
+        }
         let after = match done.checked_sub(1) {
             None => "the guest was up".to_owned(),
             Some(last) => {
@@ -109,7 +120,12 @@ impl Connected<'_> {
         let began = Instant::now();
         let mut now = steps.now.borrow_mut();
         let Some(begun) = steps.shelf.begin(key)? else {
-            // Another build was faster.
+            // Another build was faster, unless somebody needs one that is of no use to a build.
+            if let Some(who) = steps.shelf.pins.of_part(&steps.shelf.place(key))? {
+                reporter.note(&format!(
+                    "The state after {after} is not kept anew: {who} rests on the one that was there"
+                ));
+            }
             return Ok(());
         };
         let directory = begun.directory.clone();
@@ -129,6 +145,9 @@ impl Connected<'_> {
         now.below = Some(key.to_owned());
         let Begun { making, hold, .. } = begun;
         now.holds.push(hold);
+        drop(now);
+        self.prepared.pin_files();
+        let mut now = steps.now.borrow_mut();
         if record.memory.is_none() && !steps.wanted.from_disk {
             // Nobody could go on from it; its disk is needed as long as the build is.
             now.unfinished.push(key.to_owned());
