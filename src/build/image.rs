@@ -12,6 +12,7 @@ use super::prepared::Prepared;
 use crate::communicator::Stop;
 use crate::digest::{Digest, DigestKind, Digester};
 use crate::error::{Error, Result};
+use crate::fetch::cache::pins::Pins;
 use crate::store::{HostFile, Locking, SequentialReader, move_file, names_in};
 use crate::units::ByteSize;
 
@@ -105,6 +106,17 @@ pub(super) fn make(prepared: Prepared<'_>) -> Result<Artifact> {
         .map_err(|error| Error::io("write the manifest", error.into()))?;
     prepared.output.finish(&manifest)?;
     let place = &build.output.directory;
+    if let (true, Some(origin)) = (build.disk.keep_backing_file, &prepared.origin) {
+        let overlay = host.directory.join(place).join(&output.name);
+        let who = format!("{}, which is an overlay of it", overlay.display());
+        let pins = Pins::of(host.fetch.cache.directory());
+        if let Err(error) = pins.pin(&overlay, &who, std::slice::from_ref(&origin.path)) {
+            reporter.warn(&format!(
+                "Its base is not kept for it: {}",
+                super::provisioner::with_cause(&error)
+            ));
+        }
+    }
     Ok(Artifact::of_machine(
         names.iter().map(|name| place.join(name)).collect(),
         place.clone(),

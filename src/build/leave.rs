@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::guest::swtpm;
+use super::layers::below;
 use super::prepared::Prepared;
-use super::register::{Entrance, Left, LeftTpm, Run};
+use super::register::{Entrance, Left, LeftTpm, RECORD, Run};
+use super::steps::Steps;
 use crate::communicator::quote::{path, word};
 use crate::error::{Error, Result};
+use crate::fetch::cache::pins::Pins;
 use crate::machine::tpm::TpmProcess;
 use crate::machine::{Accelerator, Ladder, Running};
 use crate::store::{remove_file, write_secret};
@@ -100,6 +103,14 @@ impl Prepared<'_> {
         if !line.has_main {
             return Err(Error::usage("it has no main disk"));
         }
+        let layers = below(&self.disks(), self.output.work())?;
+        let paths: Vec<PathBuf> = layers.iter().map(|layer| layer.path.clone()).collect();
+        let run = self.registered.run().run;
+        self.pin(
+            &to.join(RECORD),
+            &format!("the machine {run}, which was kept (`qimg forget {run}` removes it)"),
+            &paths,
+        )?;
         for keeping in &all {
             keeping.keep()?;
         }
@@ -116,6 +127,8 @@ impl Prepared<'_> {
             port: ssh.filter(|ssh| ssh.host.is_none()).map(|ssh| ssh.port),
             emulated: !accelerator.is_hardware(),
             tpm,
+            disks: parts.disks(),
+            layers,
         };
         self.registered.change(|run| {
             run.qemu = None;
@@ -123,6 +136,28 @@ impl Prepared<'_> {
             run.left = Some(left);
         });
         Ok(())
+    }
+
+    /// Keeps what is below the machine's disks in the cache for as long as its files stay, where they stay.
+    pub(super) fn pin_files(&self) {
+        if !self.output.keeps() {
+            return;
+        }
+        let work = self.output.work();
+        let mut paths: Vec<PathBuf> = self.steps.iter().flat_map(Steps::below).collect();
+        paths.extend(self.origin.iter().map(|origin| origin.path.clone()));
+        let who = format!("what a build that failed left in {}", work.display());
+        if let Err(error) = self.pin(work, &who, &paths) {
+            self.reporter.warn(&format!(
+                "What its files rest on is not kept: {}",
+                super::provisioner::with_cause(&error)
+            ));
+        }
+    }
+
+    fn pin(&self, holder: &Path, who: &str, paths: &[PathBuf]) -> Result<()> {
+        let cache = &self.request.surroundings.fetch.cache;
+        Pins::of(cache.directory()).pin(holder, who, paths)
     }
 
     /// How the machine that was kept is entered, where there is a way; what proves who enters is kept, too.

@@ -25,6 +25,7 @@ mod guest;
 mod http;
 mod image;
 pub mod late;
+pub mod layers;
 mod leave;
 pub mod local;
 mod media;

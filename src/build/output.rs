@@ -139,6 +139,11 @@ impl OutputDirectory {
         self.keep.store(true, Ordering::Relaxed);
     }
 
+    /// Whether files stay if the build fails.
+    pub(super) fn keeps(&self) -> bool {
+        self.keep.load(Ordering::Relaxed)
+    }
+
     /// Lets the artifact appear. `manifest` is what is written last where the directory was there from the beginning.
     ///
     /// # Errors

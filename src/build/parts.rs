@@ -136,6 +136,14 @@ impl Parts {
         }
     }
 
+    /// All disks, the main one first.
+    pub(super) fn disks(&self) -> Vec<PathBuf> {
+        let additional = self.additional.iter().map(|drive| drive.path.clone());
+        std::iter::once(self.main.clone())
+            .chain(additional)
+            .collect()
+    }
+
     /// The same with the names of files that are kept in `directory`; and what is to be kept for that.
     pub(super) fn kept(mut self, directory: &Path) -> (Self, Vec<Keeping>) {
         let mut all = Vec::new();

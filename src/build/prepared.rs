@@ -362,6 +362,7 @@ impl<'a> Prepared<'a> {
             };
         }
         self.access = Access::prepare(request.build, self.account, &self.run_directory)?;
+        self.pin_files();
         self.make_disks()
     }
 
@@ -456,6 +457,7 @@ impl<'a> Prepared<'a> {
             "If the build fails, its files stay in {}",
             place.display()
         ));
+        self.pin_files();
     }
 
     /// The host's port that leads to the guest's SSH, as far as it is known before QEMU runs; else 0.

@@ -15,14 +15,17 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
+use super::layers::Layer;
+use super::runs::LOCK;
 use crate::communicator::Stop;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::cache::{read_record, write_record};
 use crate::store::{
-    Attempt, Hold, Share, look, make_private, names_in, read_file, remove_file, write_secret,
+    Attempt, Hold, Share, look, make_private, names_in, read_file, remove_file, remove_tree,
+    write_secret,
 };
 
-const RECORD: &str = "run.json";
+pub(super) const RECORD: &str = "run.json";
 const ALIVE: &str = "alive";
 
 /// Longest file of the kernel about a process.
@@ -76,6 +79,12 @@ pub struct Left {
     pub emulated: bool,
     /// The TPM that is a part of it.
     pub tpm: Option<LeftTpm>,
+    /// Its disks.
+    #[serde(default)]
+    pub disks: Vec<PathBuf>,
+    /// What these rest on.
+    #[serde(default)]
+    pub layers: Vec<Layer>,
 }
 
 /// The TPM in software of a machine that was kept.
@@ -201,6 +210,40 @@ fn take(run: &Run) -> Result<Hold> {
         }
     }
     Err(Error::new(ErrorKind::Locked, "another process has this machine").at_path(&run.directory))
+}
+
+/// Whether the machine in `directory` was kept.
+pub(super) fn is_kept(directory: &Path) -> bool {
+    read_record::<Run>(&directory.join(RECORD)).is_some_and(|run| run.left.is_some())
+}
+
+/// Removes a machine that was kept, with all that is in its directory; what it rested on in the cache may go from then on.
+///
+/// # Errors
+/// It runs, or somebody starts it; it was not kept; the host refuses.
+pub fn forget(run: &Run) -> Result<()> {
+    if !is_kept(&run.directory) {
+        return Err(super::leave::gone(run));
+    }
+    let Ok(alive) = take(run) else {
+        let message = format!("{} runs", run.run);
+        return Err(Error::new(ErrorKind::Locked, message)
+            .with_remedy(format!("`qimg kill {}` ends it", run.run)));
+    };
+    remove_tree(&run.directory)?;
+    drop(alive);
+    // That of the whole run goes with its last machine.
+    if let Some(whole) = run.directory.parent()
+        && let Attempt::Held(hold) = Hold::attempt(whole.join(LOCK), Share::Alone)?
+    {
+        let others = names_in(whole)?;
+        if others.iter().all(|path| path == hold.path()) {
+            remove_tree(whole)?;
+        } else {
+            hold.remove()?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes a machine of a killed process out of the register. One that was kept stays, and so does one that runs.

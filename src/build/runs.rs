@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::register::forget_dead;
+use super::register::{forget_dead, is_kept};
 use crate::communicator::Stop;
 use crate::error::Result;
 use crate::store::{
@@ -76,15 +76,21 @@ fn sweep(runs: &Path, own: &Path) {
         .map(|(seen, path)| (seen.modified, path))
         .collect();
     others.sort_unstable_by(|one, other| other.cmp(one));
-    for (index, (_, run)) in others.into_iter().enumerate() {
+    let mut logs = 0;
+    for (_, run) in others {
         let Ok(Attempt::Held(hold)) = Hold::attempt(run.join(LOCK), Share::Alone) else {
             continue;
         };
-        if index + 1 >= KEPT {
-            let _ = remove_tree(&run);
-            continue;
+        let builds = names_in(&run).unwrap_or_default();
+        // A machine that was kept goes when somebody says so.
+        if !builds.iter().any(|build| is_kept(build)) {
+            logs += 1;
+            if logs >= KEPT {
+                let _ = remove_tree(&run);
+                continue;
+            }
         }
-        for path in names_in(&run).unwrap_or_default() {
+        for path in builds {
             match look(&path) {
                 Ok(Some(seen)) if seen.kind == Kind::Directory => {
                     for name in [KEY, PASSWORD, SEED, DISK, KNOWN_HOSTS] {
@@ -153,6 +159,23 @@ mod tests {
             names(&runs.path().join("alive")),
             [LOCK, "packer-shell", "web"]
         );
+    }
+
+    #[test]
+    fn a_machine_that_was_kept_stays_whatever_was_run_since() {
+        let runs = tempfile::tempdir().unwrap();
+        let kept = runs.path().join("000/web");
+        std::fs::create_dir_all(&kept).unwrap();
+        let record = r#"{"run":"000/web","purpose":"build","of":"web.toml","process":1,"born":null,"started":5,
+            "qemu":null,"console":"c","entrance":null,"directory":"/nowhere","left":{"why":"it failed","qemu":"/q",
+            "arguments":[],"port":null,"emulated":true,"tpm":null}}"#;
+        std::fs::write(kept.join("run.json"), record).unwrap();
+        for number in 1..KEPT + 5 {
+            std::fs::create_dir(runs.path().join(format!("{number:03}"))).unwrap();
+        }
+        let _own = make(runs.path(), "own");
+        assert!(kept.join("run.json").exists());
+        assert_eq!(names(runs.path()).len(), KEPT + 1);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::accounts;
 use super::disk::{self, Origin};
 use super::failure::of_death;
 use super::guest::while_watched;
+use super::layers::lost;
 use super::leave::{cannot_be_entered, gone};
 use super::prepared::path_of;
 use super::register::{Entrance, Left, LeftTpm, Purpose, Registered, Run};
@@ -225,7 +226,7 @@ pub fn visit(visit: &Visit<'_>, tell: &mut (dyn FnMut(Told) + Send)) -> Result<(
 /// guest is shut down after that. What was changed is there the next time.
 ///
 /// # Errors
-/// Nothing is left of it, or somebody else has it; it is not entered by SSH; QEMU does not start; the guest does not
+/// Nothing is left of it, or what it rests on is gone, or somebody else has it; it is not entered by SSH; QEMU does not start; the guest does not
 /// answer; what `inside` says.
 pub fn revisit(
     run: &Run,
@@ -249,6 +250,9 @@ pub fn revisit(
         )?),
         None => None,
     };
+    if let Some(error) = lost(run) {
+        return Err(error);
+    }
     let registered = Registered::enter(run.clone())?;
     let directory = run.directory.join("again");
     make_private_directory(&directory)?;

@@ -12,11 +12,13 @@
 //! downloads/KEY.json      of which state of the file that is
 //! urls/KEY.json           which entry a URL had when it was asked last
 //! files/KEY.json          digests of a file outside, for as long as nobody writes it
+//! pins/KEY.json           what rests on entries without being a process
 //! ```
 //!
 //! HEX is the SHA-256 of what was downloaded, so an entry never changes. A file takes its final name only when it is
 //! whole; a process that is killed leaves a part, which the next one goes on with.
 
+pub(crate) mod pins;
 mod prune;
 
 use std::path::{Path, PathBuf};

@@ -22,8 +22,10 @@ pub struct Kept {
     pub size: u64,
     /// When it was used last.
     pub last_used: SystemTime,
-    /// A build uses it, or makes it.
+    /// A build uses it, or makes it, or something rests on it.
     pub in_use: bool,
+    /// What rests on its disks without being a process, in words.
+    pub pinned_by: Option<String>,
     /// Its disks are on top of this one's.
     pub below: Option<String>,
     /// It is whole.
@@ -60,8 +62,10 @@ impl Shelf {
             let record = self.record(key);
             let used = look(path.join("record.json"))?.map_or(seen.modified, |seen| seen.modified);
             let lock = self.lock(key);
-            let in_use = look(&lock)?.is_some()
-                && matches!(Hold::attempt(&lock, Share::Alone)?, Attempt::Busy { .. });
+            let pinned_by = self.pins.of_part(&path)?;
+            let in_use = pinned_by.is_some()
+                || look(&lock)?.is_some()
+                    && matches!(Hold::attempt(&lock, Share::Alone)?, Attempt::Busy { .. });
             all.push(Kept {
                 key: key.to_owned(),
                 text: record
@@ -72,6 +76,7 @@ impl Shelf {
                 size: occupied(&path)?,
                 last_used: time(used),
                 in_use,
+                pinned_by,
                 whole: record.is_some(),
                 below: record.and_then(|record| record.below),
                 path,
@@ -81,7 +86,7 @@ impl Shelf {
         Ok(all)
     }
 
-    /// Removes what is not in use; with a state all that are on top of it go, too.
+    /// Removes what is not in use, and what nothing rests on; with a state all that are on top of it go, too.
     ///
     /// # Errors
     /// As [`Shelf::list`]; the host refuses to remove something.
@@ -117,9 +122,14 @@ impl Shelf {
                     done.kept.push(one.clone());
                     continue;
                 };
-                if has_others {
-                    // What is on top of it is in use.
-                    done.kept.push(one.clone());
+                // Only now nobody can be about to pin it.
+                let pinned_by = self.pins.of_part(&one.path)?;
+                if has_others || pinned_by.is_some() {
+                    // It is in use, or what is on top of it is.
+                    done.kept.push(Kept {
+                        pinned_by,
+                        ..one.clone()
+                    });
                     continue;
                 }
                 self.clear(&one.key)?;
@@ -130,6 +140,7 @@ impl Shelf {
             }
         }
         self.forget_locks()?;
+        self.pins.forget_stale()?;
         Ok(done)
     }
 
@@ -290,6 +301,35 @@ mod tests {
         shelf.prune(Prune::Limit(3 << 19)).unwrap();
         assert_eq!(keys(&shelf), ["a"]);
         shelf.shrink(1).unwrap();
+        assert!(keys(&shelf).is_empty());
+    }
+
+    #[test]
+    fn what_a_machine_rests_on_stays_and_what_is_damaged_keeps_its_disk() {
+        let (directory, shelf) = shelf();
+        state(&shelf, "a", None, 1 << 20);
+        state(&shelf, "b", Some("a"), 1 << 20);
+        state(&shelf, "x", None, 1 << 20);
+        let holder = directory.path().join("run.json");
+        std::fs::write(&holder, "").unwrap();
+        let rests_on = [shelf.place("a"), shelf.place("b")];
+        shelf.pins.pin(&holder, "web", &rests_on).unwrap();
+        for what in [Prune::Limit(0), Prune::All] {
+            let pruned = shelf.prune(what).unwrap();
+            let by = pruned.kept.iter().map(|kept| kept.pinned_by.as_deref());
+            assert!(by.eq([Some("web"); 2]), "{pruned:?}");
+        }
+        assert_eq!(keys(&shelf), ["a", "b"]);
+        // No build goes on from what is damaged, but its disk is another's.
+        let memory = shelf.place("b").join("memory.zst");
+        std::fs::write(&memory, "x").unwrap();
+        shelf.remove(&["b".to_owned()]).unwrap();
+        assert!(shelf.find("b", NEVER).unwrap().is_none());
+        assert!(shelf.begin("b").unwrap().is_none());
+        assert!(shelf.place("b").join("disk-0.qcow2").exists() && !memory.exists());
+        std::fs::remove_file(&holder).unwrap();
+        assert!(shelf.begin("b").unwrap().is_some());
+        shelf.prune(Prune::All).unwrap();
         assert!(keys(&shelf).is_empty());
     }
 

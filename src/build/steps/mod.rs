@@ -221,6 +221,15 @@ impl Steps {
     }
 }
 
+impl Steps {
+    /// Directories of the states that the machine's disks are on top of.
+    pub(super) fn below(&self) -> Vec<PathBuf> {
+        let now = self.now.borrow();
+        let holds = now.holds.iter();
+        holds.map(|hold| hold.path().with_extension("")).collect()
+    }
+}
+
 /// Why no state of a build is of use.
 fn cannot(request: &BuildRequest<'_>) -> Option<&'static str> {
     let build = request.build;

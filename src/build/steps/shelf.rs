@@ -13,6 +13,8 @@
 //! steps/KEY.making        held by who makes it
 //! ```
 //!
+//! Disks that something rests on without being a process are left where they are, whatever becomes of the state.
+//!
 //! Only the user reads any of it: a disk and a memory hold what the guest holds.
 
 use std::path::{Path, PathBuf};
@@ -24,8 +26,12 @@ use crate::communicator::Stop;
 use crate::digest::DigestKind;
 use crate::error::{Error, Result};
 use crate::fetch::Hashing;
+use crate::fetch::cache::pins::Pins;
 use crate::fetch::cache::{State, hash_file, read_record, write_record};
-use crate::store::{Attempt, Hold, Share, look, make_private_directory, mark_used, remove_tree};
+use crate::store::{
+    Attempt, Hold, Share, look, make_private_directory, mark_used, names_in, remove_file,
+    remove_tree,
+};
 
 /// Tries to take part in a state, and the time between two of them.
 const TRIES: usize = 50;
@@ -117,6 +123,7 @@ impl Identity {
 #[derive(Debug, Clone)]
 pub struct Shelf {
     pub(super) directory: PathBuf,
+    pub(super) pins: Pins,
 }
 
 /// A state that is there, sound, and not removed while this lives; and all states below it.
@@ -139,6 +146,7 @@ impl Shelf {
     pub fn of(cache: &Path) -> Self {
         Self {
             directory: cache.join("steps"),
+            pins: Pins::of(cache),
         }
     }
 
@@ -269,8 +277,16 @@ impl Shelf {
     pub(super) fn clear(&self, key: &str) -> Result<()> {
         let place = self.place(key);
         // Without its record it is none; then the rest goes.
-        crate::store::remove_file(place.join("record.json"))?;
-        remove_tree(place)
+        remove_file(place.join("record.json"))?;
+        if self.pins.of_part(&place)?.is_none() {
+            return remove_tree(place);
+        }
+        for path in names_in(place)? {
+            if !is_disk(&path) {
+                remove_file(path)?;
+            }
+        }
+        Ok(())
     }
 
     /// A directory for the state `key`, if nobody else makes it or has made it.
@@ -293,6 +309,11 @@ impl Shelf {
             // What a killed build left.
             self.clear(key)?;
             drop(alone);
+            if look(&place)?.is_some() {
+                // Something rests on the disks of one that was there.
+                making.remove()?;
+                return Ok(None);
+            }
         }
         let Attempt::Held(hold) = Hold::attempt(self.lock(key), Share::Shared)? else {
             making.remove()?;
@@ -317,6 +338,11 @@ pub(super) struct Begun {
 
 pub(super) fn disk_name(number: usize) -> String {
     format!("disk-{number}.qcow2")
+}
+
+fn is_disk(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with("disk-"))
 }
 
 pub(super) fn file_name(number: usize) -> String {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::pins::Pins;
 use super::{Cache, Known, Pointer, Record, parsed, read_record};
 use crate::digest::{Digest, DigestKind};
 use crate::error::Result;
@@ -23,8 +24,10 @@ pub struct Item {
     pub size: u64,
     /// When it was used last.
     pub last_used: SystemTime,
-    /// A build uses it, or it is being downloaded.
+    /// A build uses it, or it is being downloaded, or something rests on it.
     pub in_use: bool,
+    /// What rests on it without being a process, in words.
+    pub pinned_by: Option<String>,
     /// The file.
     pub path: PathBuf,
     lock: PathBuf,
@@ -59,9 +62,10 @@ impl Cache {
     /// The directory cannot be read; that there is none is no error.
     pub fn list(&self) -> Result<Vec<Item>> {
         let mut items = Vec::new();
+        let pins = Pins::of(&self.directory);
         for path in names_in(self.directory.join("entries"))? {
             if look(&path)?.is_some_and(|seen| seen.kind == Kind::Directory) {
-                items.extend(entry(&path)?);
+                items.extend(entry(&path, &pins)?);
             }
         }
         for path in names_in(self.directory.join("downloads"))? {
@@ -73,12 +77,13 @@ impl Cache {
         Ok(items)
     }
 
-    /// Removes what is not in use.
+    /// Removes what is not in use, and what nothing rests on.
     ///
     /// # Errors
     /// As [`Cache::list`]; the host refuses to remove something.
     pub fn prune(&self, what: Prune) -> Result<Pruned> {
         let items = self.list()?;
+        let pins = Pins::of(&self.directory);
         let mut pruned = Pruned {
             left: items.iter().map(|item| item.size).sum(),
             ..Pruned::default()
@@ -104,6 +109,16 @@ impl Cache {
                 });
                 continue;
             };
+            // Only now nobody can be about to pin it.
+            let pinned_by = pins.of_part(&item.lock.with_extension(""))?;
+            if pinned_by.is_some() {
+                pruned.kept.push(Item {
+                    in_use: true,
+                    pinned_by,
+                    ..item
+                });
+                continue;
+            }
             remove(&item)?;
             hold.remove()?;
             pruned.left = pruned.left.saturating_sub(item.size);
@@ -113,6 +128,7 @@ impl Cache {
             });
         }
         self.forget_stale()?;
+        pins.forget_stale()?;
         Ok(pruned)
     }
 
@@ -158,7 +174,7 @@ impl Cache {
     }
 }
 
-fn entry(directory: &Path) -> Result<Option<Item>> {
+fn entry(directory: &Path, pins: &Pins) -> Result<Option<Item>> {
     let path = directory.join("image");
     let lock = directory.with_extension("lock");
     let record: Option<Record> = read_record(&directory.join("entry.json"));
@@ -172,13 +188,15 @@ fn entry(directory: &Path) -> Result<Option<Item>> {
             .into_iter()
             .find(|digest| digest.kind() == DigestKind::Sha256)
     });
+    let pinned_by = pins.of_part(directory)?;
     Ok(Some(Item {
         url: record.map(|record| record.url).unwrap_or_default(),
         digest: whole,
         length: seen.length,
         size: seen.allocated,
         last_used: used(&directory.join("entry.json"), seen.modified)?,
-        in_use: is_held(&lock)?,
+        in_use: pinned_by.is_some() || is_held(&lock)?,
+        pinned_by,
         path,
         lock,
     }))
@@ -197,6 +215,7 @@ fn download(part: &Path) -> Result<Option<Item>> {
         size: seen.allocated,
         last_used: time(seen.modified),
         in_use: is_held(&lock)?,
+        pinned_by: None,
         path: part.to_owned(),
         lock,
     }))

@@ -280,7 +280,8 @@ pub(crate) enum CacheCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Remove what was not used for longest, states of machines first; nothing that is in use
+    /// Remove what was not used for longest, states of machines first; nothing that is in use, nor what a kept
+    /// machine rests on
     #[command(after_long_help = CACHE_HELP)]
     Prune {
         /// Until it is no larger than this; 0 or nothing: all

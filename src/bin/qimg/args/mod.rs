@@ -60,7 +60,7 @@ pub(crate) use option_list::OptionList;
 pub(crate) use output::{ProgressArgs, ProgressMode, ReportArgs, ThreadArgs};
 pub(crate) use publish::{PublishArgs, PublishForm, ReleaseArgs, WaitArgs};
 pub(crate) use resize::ResizeArgs;
-pub(crate) use runs::{KillArgs, PsArgs, RunArgs, SshArgs};
+pub(crate) use runs::{ForgetArgs, KillArgs, PsArgs, RunArgs, SshArgs};
 pub(crate) use seed::{
     ComposeArgs, SeedArgs, SeedCommand, SeedContentsArgs, SeedFormat, SeedMakeArgs, SeedServeArgs,
     SeedShowArgs,
@@ -152,6 +152,7 @@ pub(crate) enum Command {
     Ssh(SshArgs),
     Ps(PsArgs),
     Kill(KillArgs),
+    Forget(ForgetArgs),
     Test(Box<TestArgs>),
     Validate(ValidateArgs),
     Template(TemplateCommandArgs),

@@ -164,6 +164,36 @@ Examples:
 
 The process is ended that holds the machine's lock; a number alone is not believed.
 
+`qimg forget` removes the machine of a failed build, which was kept.
+
 Exit codes:
   0    it has ended
   1    there is none, or it does not end; or used wrongly";
+
+/// Remove machines of failed builds that were kept: their disks, logs and keys
+#[derive(Debug, Args)]
+#[command(after_long_help = FORGET_HELP)]
+pub(crate) struct ForgetArgs {
+    /// The machines, or the beginnings of their names, as `qimg ps --all` shows them
+    #[arg(
+        value_name = "RUN",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
+    pub(crate) runs: Vec<String>,
+
+    /// All that do not run
+    #[arg(short, long)]
+    pub(crate) all: bool,
+}
+
+const FORGET_HELP: &str = "\
+Examples:
+  qimg forget 1764320400-4711                   the machine of one build
+  qimg forget --all
+
+What such a machine rests on in the cache, its base and states, stays there until it is forgotten.
+
+Exit codes:
+  0    done
+  1    there is none, or it runs; or used wrongly";

@@ -36,6 +36,7 @@ pub(super) fn run(args: &CacheArgs, console: &mut Console<'_>) -> Status {
                         "size": item.size,
                         "last-used": used.as_secs(),
                         "in-use": item.in_use,
+                        "pinned-by": item.pinned_by,
                         "path": item.path.display().to_string(),
                     })
                 })
@@ -53,6 +54,7 @@ pub(super) fn run(args: &CacheArgs, console: &mut Console<'_>) -> Status {
                     "size": state.size,
                     "last-used": used.as_secs(),
                     "in-use": state.in_use,
+                    "pinned-by": state.pinned_by,
                     "below": state.below,
                     "whole": state.whole,
                     "path": state.path.display().to_string(),

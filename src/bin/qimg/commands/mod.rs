@@ -95,6 +95,7 @@ pub(crate) fn run(cli: &Cli, console: &mut Console<'_>) -> Status {
         Command::Ssh(args) => runs::ssh(args, console),
         Command::Ps(args) => runs::ps(args, console),
         Command::Kill(args) => runs::kill(args, console),
+        Command::Forget(args) => runs::forget(args, console),
         Command::Test(args) => test::run(args, console),
         Command::Validate(args) => template::validate(args, console),
         Command::Template(args) => template::template(args, console),

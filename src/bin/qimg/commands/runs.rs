@@ -1,4 +1,4 @@
-//! `qimg run`, `ssh`, `ps` and `kill`.
+//! `qimg run`, `ssh`, `ps`, `kill` and `forget`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
+use qimg::build::layers;
 use qimg::build::register::{self, Entrance, Run};
 use qimg::build::visit::{self, Told, Visit};
 use qimg::communicator::Stop;
@@ -19,7 +20,7 @@ use qimg::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use super::{Failure, Status, surroundings};
-use crate::args::{KillArgs, PsArgs, RunArgs, SshArgs};
+use crate::args::{ForgetArgs, KillArgs, PsArgs, RunArgs, SshArgs};
 use crate::askpass;
 use crate::render::{Console, human, json};
 use crate::signals::Interrupt;
@@ -259,6 +260,8 @@ pub(super) fn ps(args: &PsArgs, console: &mut Console<'_>) -> Status {
                     fields.insert("started".to_owned(), json!(listed.run.started));
                     let why = listed.run.left.as_ref().map(|left| &left.why);
                     fields.insert("failure".to_owned(), json!(why));
+                    let lost = layers::lost(&listed.run).map(|lost| lost.to_string());
+                    fields.insert("lost".to_owned(), json!(lost));
                 }
                 value
             })
@@ -272,13 +275,48 @@ pub(super) fn ps(args: &PsArgs, console: &mut Console<'_>) -> Status {
 
 pub(super) fn kill(args: &KillArgs, console: &mut Console<'_>) -> Status {
     let runs = surroundings::runs();
-    let found = register::find(&runs, args.run.as_deref().unwrap_or_default(), true)?;
+    let name = args.run.as_deref().unwrap_or_default();
+    let found = match (register::find(&runs, name, true), name) {
+        (Err(error), "") => return Err(error.into()),
+        (Err(error), name) => return Err(kept_only(&runs, name).unwrap_or(error).into()),
+        (Ok(found), _) => found,
+    };
     let interrupt = Interrupt::watch()?;
     let flag = interrupt.shared();
     let stop = move || flag.load(Ordering::Relaxed);
     register::end(&found.run, args.force, TIDYING, &stop)
         .map_err(|error| interrupt.failure(error))?;
     writeln!(console.out, "{} has ended", found.run.run)?;
+    Ok(0)
+}
+
+/// What there is of that name does not run.
+fn kept_only(runs: &Path, name: &str) -> Option<Error> {
+    let run = register::find(runs, name, false).ok()?.run.run;
+    let message =
+        format!("{run} does not run: it is the machine of a failed build, which was kept");
+    let remedy = format!("`qimg forget {run}` removes it, `qimg ssh {run}` starts it");
+    Some(Error::usage(message).with_remedy(remedy))
+}
+
+pub(super) fn forget(args: &ForgetArgs, console: &mut Console<'_>) -> Status {
+    let runs = surroundings::runs();
+    let all: Vec<Run> = if args.all {
+        let all = register::list(&runs)?.into_iter();
+        let kept = all.filter(|listed| !listed.alive && listed.run.left.is_some());
+        kept.map(|listed| listed.run).collect()
+    } else {
+        let found = args
+            .runs
+            .iter()
+            .map(|name| register::find(&runs, name, false));
+        let found: Result<Vec<_>> = found.collect();
+        found?.into_iter().map(|listed| listed.run).collect()
+    };
+    for run in &all {
+        register::forget(run)?;
+        writeln!(console.out, "removed {}", run.run)?;
+    }
     Ok(0)
 }
 

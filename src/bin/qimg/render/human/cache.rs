@@ -31,8 +31,16 @@ pub(crate) fn list(out: &mut dyn Write, directory: &Path, items: &[Item]) -> io:
             ByteSize(item.size).to_string(),
             Escaped(&item.url)
         )?;
+        rests(out, item.pinned_by.as_deref())?;
     }
     Ok(())
+}
+
+fn rests(out: &mut dyn Write, pinned_by: Option<&str>) -> io::Result<()> {
+    match pinned_by {
+        Some(who) => writeln!(out, "{:>12}by {}", "", Escaped(who)),
+        None => Ok(()),
+    }
 }
 
 /// One line each, those used last first.
@@ -55,6 +63,7 @@ pub(crate) fn states(out: &mut dyn Write, states: &[Kept]) -> io::Result<()> {
             Escaped(&state.text),
             state.saves / 1000
         )?;
+        rests(out, state.pinned_by.as_deref())?;
     }
     Ok(())
 }
@@ -72,9 +81,11 @@ pub(crate) fn pruned(out: &mut dyn Write, pruned: &Pruned, states: &Removed) -> 
     )?;
     for state in &states.kept {
         writeln!(out, "in use: {}", Escaped(&state.text))?;
+        rests(out, state.pinned_by.as_deref())?;
     }
     for item in &pruned.kept {
         writeln!(out, "in use: {}", Escaped(&item.url))?;
+        rests(out, item.pinned_by.as_deref())?;
     }
     Ok(())
 }

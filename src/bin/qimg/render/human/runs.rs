@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use qimg::build::layers;
 use qimg::build::register::{Entrance, Listed, Purpose, Run};
 use qimg::error::Escaped;
 use serde_json::Value;
@@ -68,6 +69,9 @@ pub(crate) fn list(out: &mut dyn Write, all: &[Listed]) -> io::Result<()> {
         )?;
         if let Some(left) = &run.left {
             writeln!(out, "    {}", Escaped(&left.why))?;
+        }
+        if let Some(lost) = layers::lost(run).filter(|_| !alive) {
+            writeln!(out, "    {}", Escaped(&lost.to_string()))?;
         }
     }
     Ok(())
