@@ -139,7 +139,12 @@ fn run_machine(
     let connected = stages.run("provision", At::Provision, || {
         connected.or_left(Connected::provision)
     })?;
-    let stopped = stages.run("shut down", At::Provision, || connected.shut_down())?;
+    // Without a way in nothing is removed from a guest that could fail.
+    let at = match &request.build.communicator {
+        Some(_) => At::Provision,
+        None => At::Guest,
+    };
+    let stopped = stages.run("shut down", at, || connected.shut_down())?;
     let built = stages.run("image", At::Host, || image::make(stopped))?;
     let artifacts = stages.run("post-process", At::PostProcess, || {
         post_process(request, reporter, texts, &facts, &built)

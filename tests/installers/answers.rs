@@ -125,7 +125,7 @@ fn a_text_on_the_serial_console_is_found() {
     let text = native("ttyS0", "0s", &["<waitfor \"(S)hell?\" 5m>".to_owned()])
         .replace("timeout = \"10m\"", "timeout = \"2s\"");
     let ended = shop.build("asked.toml", &text, &[]);
-    assert_eq!(ended.code, 3, "{}", ended.said);
+    assert_eq!(ended.code, 2, "{}", ended.said);
     ended
         .has("It is on the console")
         .has("has not powered off within 2 s");
