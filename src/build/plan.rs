@@ -3,7 +3,7 @@
 //! Looks at the host, boots nothing but the small guest that tells whether KVM works, and writes nothing.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use super::request::BuildRequest;
 use super::texts::Texts;
 use crate::error::Result;
 use crate::machine::accelerator;
-use crate::machine::command_line::{Drive, Forward, Spec};
+use crate::machine::command_line::{Drive, Forward, Spec, wishes};
 use crate::machine::{command_line, launcher};
 
 /// What would run.
@@ -93,6 +93,16 @@ pub fn plan(request: &BuildRequest<'_>) -> Result<Plan> {
             }
         })
         .collect();
+    let wish = wishes(&qemu_args, &main, &host.directory);
+    let copies: BTreeMap<PathBuf, PathBuf> = wish
+        .firmware
+        .into_iter()
+        .map(|path| {
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            let copy = main.with_file_name(name);
+            (path, copy)
+        })
+        .collect();
     let line = command_line(&Spec {
         name: &build.output.name,
         machine: &build.machine,
@@ -118,7 +128,7 @@ pub fn plan(request: &BuildRequest<'_>) -> Result<Plan> {
         boot: firmware.as_ref(),
         tpm: build.machine.tpm.as_ref().map(|_| Path::new("tpm.sock")),
         has_display: host.has_display,
-        copies: &BTreeMap::new(),
+        copies: &copies,
     })?;
     let qemu = qemu.display().to_string();
     let masks = super::masks(request)?;

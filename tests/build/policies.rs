@@ -306,6 +306,39 @@ fn a_plan_hides_secrets_and_a_short_password_hides_no_paths() {
 }
 
 #[test]
+fn a_plan_shows_the_copies_of_firmware_that_the_build_would_write() {
+    let workshop = Workshop::new();
+    workshop.write("code.fd", "");
+    workshop.write("vars.fd", "");
+    let template = serde_json::json!({
+        "builders": [{
+            "type": "qemu",
+            "iso_url": crate::workshop::base(),
+            "iso_checksum": "none",
+            "disk_image": true,
+            "ssh_username": "root",
+            "output_directory": "output",
+            "qemuargs": [
+                ["-drive", "if=pflash,format=raw,readonly=on,file=code.fd"],
+                ["-drive", "if=pflash,format=raw,file=vars.fd"],
+                ["-drive", "file=output/packer-qemu,if=virtio,format=qcow2"]
+            ]
+        }]
+    });
+    workshop.write("plan.json", &template.to_string());
+    let planned = workshop
+        .qimg(&["build", "--plan", "plan.json"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(planned.stdout).unwrap();
+    assert!(said.contains("readonly=on,file=code.fd"), "{said}");
+    assert!(
+        said.contains("/output/vars.fd") && !said.contains("file=vars.fd"),
+        "{said}"
+    );
+}
+
+#[test]
 fn secrets_are_shown_in_no_form_by_no_output() {
     let workshop = Workshop::new();
     workshop.make_quick();
