@@ -630,10 +630,10 @@ fn fetched_base(request: &BuildRequest<'_>, reporter: &Reporter<'_>) -> Result<f
     let digest = fetched
         .sha256()
         .map_or_else(String::new, |digest| format!(", {digest}"));
-    let from = if fetched.cached {
-        "from the cache"
-    } else {
-        "new"
+    let from = match (&fetched.entry, fetched.cached) {
+        (None, _) => "read where it is",
+        (Some(_), true) => "from the cache",
+        (Some(_), false) => "new",
     };
     reporter.note(&format!(
         "{}: {}, {}, {from}{digest}",
