@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::image::{BackingPolicy, Depth, Format, Image, OpenOptions};
-use crate::store::{HostFile, Locking, ReadAt};
+use crate::store::{HostFile, Locking, ReadAt as _};
 
 /// Whether an image may name other files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,14 +27,6 @@ pub struct Checked {
     pub virtual_size: u64,
 }
 
-/// Archives, which are no images: magic, offset, name.
-const ARCHIVES: &[(&[u8], usize, &str)] = &[
-    (b"PK\x03\x04", 0, "zip"),
-    (b"7z\xbc\xaf\x27\x1c", 0, "7z"),
-    (b"Rar!", 0, "rar"),
-    (b"ustar", 257, "tar"),
-];
-
 /// Checks the image at `path` before anything else opens it.
 ///
 /// # Errors
@@ -44,18 +36,6 @@ pub fn check_base(path: &Path, named: NamedFiles) -> Result<Checked> {
     let store = HostFile::open_read(path, Locking::Check)?;
     if store.is_empty()? {
         return Err(Error::usage("is empty").at_path(path));
-    }
-    let mut head = [0; 512];
-    store.read_zero_filled(&mut head, 0)?;
-    let archive = ARCHIVES
-        .iter()
-        .find(|(magic, at, _)| head[*at..].starts_with(magic));
-    if let Some((_, _, name)) = archive {
-        return Err(
-            Error::unsupported(format!("is a {name} archive, not an image"))
-                .with_remedy("unpack it beforehand, and name the image in it")
-                .at_path(path),
-        );
     }
     let options = OpenOptions {
         backing: BackingPolicy::Deny,

@@ -330,7 +330,7 @@ fn refuse_special(destination: &Path) -> Result<()> {
         FileType::Directory => is_directory(destination),
         FileType::BlockDevice => Error::refused(
             "is a block device, and would be replaced by a file",
-            "write to an existing device with -n",
+            "`qimg convert -n` writes to a device that is there",
         ),
         FileType::Fifo => Error::usage("is a pipe: an image needs random access"),
         FileType::Socket => Error::usage("is a socket: an image needs random access"),

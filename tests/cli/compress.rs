@@ -133,6 +133,7 @@ fn words_that_exclude_each_other_are_refused() {
         &["--dry-run", "a", "b"],
         &["--dry-run", "--in-place", "a"],
         &["--best", "--level=3", "a", "b"],
+        &["-n", "--cluster-size=4k", "a", "b"],
         &["--window=8k", "a", "b"],
     ] {
         assert!(compress(arguments).failed(1).starts_with("qimg: "));

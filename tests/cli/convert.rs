@@ -145,3 +145,44 @@ fn without_a_format_the_name_of_the_destination_tells() {
     assert!(refused.err.contains("-O qcow2"), "{}", refused.err);
     drop(keep);
 }
+
+#[test]
+fn options_that_an_image_that_is_there_does_not_take_are_refused() {
+    let (_keep, there) = scratch("there.qcow2");
+    qemu_img(["create", "-q", "-f", "qcow2", &there, "16M"]).well();
+    let before = std::fs::read(&there).unwrap();
+    let convert = |options: &str| {
+        qimg([
+            "convert",
+            "-q",
+            "-n",
+            "-O",
+            "qcow2",
+            "-o",
+            options,
+            "sample.qcow2",
+            &there,
+        ])
+    };
+    let said = convert("cluster_size=4k").failed(1);
+    assert!(said.contains("-o cluster_size has no effect"), "{said}");
+    assert_eq!(std::fs::read(&there).unwrap(), before);
+}
+
+#[test]
+fn a_packed_image_is_told_before_it_is_taken_for_a_disk() {
+    let (_keep, image) = scratch("image.gz");
+    std::fs::write(&image, b"\x1f\x8b\x08\0\0\0\0\0").unwrap();
+    for arguments in [
+        &["info", &image][..],
+        &["convert", "-O", "qcow2", &image, "new.qcow2"],
+        &["compress", &image, "new.qcow2"],
+    ] {
+        let said = qimg(arguments).failed(1);
+        assert!(
+            said.contains("is a gzip stream, not an image") && said.contains("-f raw"),
+            "{said}"
+        );
+    }
+    qimg(["info", "-f", "raw", &image]).well();
+}

@@ -41,7 +41,7 @@ pub(crate) struct CompressArgs {
     pub(crate) best: bool,
 
     /// Bytes of a cluster of the new image: a power of two from 512 to 2M [default: that of SRC, or 64k]
-    #[arg(long, value_name = "SIZE", value_parser = typed::<ByteSize>)]
+    #[arg(long, value_name = "SIZE", value_parser = typed::<ByteSize>, conflicts_with = "existing")]
     pub(crate) cluster_size: Option<ByteSize>,
 
     /// How far back zlib streams refer: 32k, or 4k for readers that know only what QEMU writes [default: 32k]

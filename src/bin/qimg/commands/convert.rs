@@ -103,6 +103,14 @@ fn target(args: &ConvertArgs) -> Result<(TargetOptions, Option<EncoderOptions>)>
     if format == Format::Raw {
         refuse_qcow2_options(&list)?;
     }
+    // The codec is compared with the target's.
+    let of_no_effect = list.keys().find(|key| *key != "compression_type");
+    if let (true, Some(key)) = (args.existing, of_no_effect) {
+        return Err(Error::usage(format!(
+            "-o {key} has no effect on an image that is there, which -n writes into"
+        ))
+        .with_remedy(format!("leave out -o {key}, or -n")));
+    }
     if let (Some(name), Some(format)) = (&args.target_backing, &args.backing_format) {
         qcow2.backing = Some((name.clone(), format.clone()));
     }
