@@ -18,6 +18,9 @@ use crate::store::{FileId, HostFile, Locking, ReadAt};
 /// build's states, come to dozens; each file is one that the host holds open.
 pub const MAX_CHAIN: usize = 256;
 
+/// Layers that may keep as many tables in memory as an image without a chain.
+const SHALLOW: usize = 16;
+
 /// Raw images have no clusters; they are read in pieces of this size.
 const RAW_UNIT: u64 = 1 << 16;
 
@@ -217,11 +220,16 @@ impl Chain {
     /// Adds the layer behind those that are there; `stores` are the files it reads.
     pub(crate) fn push(
         &mut self,
-        layer: Layer,
+        mut layer: Layer,
         stores: Vec<Arc<dyn ReadAt>>,
         path: &Path,
         format: Format,
     ) {
+        if self.layers.len() >= SHALLOW
+            && let Layer::Qcow2(layer) = &mut layer
+        {
+            layer.keep_few_tables();
+        }
         self.layers.push(layer);
         self.stores.extend(stores);
         self.paths.push((path.to_owned(), format));

@@ -13,6 +13,9 @@ use crate::store::ReadAt;
 /// Bytes of tables kept at most, whatever the image's size.
 const CAPACITY: usize = 24 << 20;
 
+/// For an image deep in a chain, of which there may be hundreds.
+const CAPACITY_DEEP: usize = 1 << 20;
+
 /// The words of one L2 table, in host byte order.
 pub(super) type Table = Arc<[u64]>;
 
@@ -39,6 +42,11 @@ impl L2Cache {
             capacity: (CAPACITY / table_bytes).max(4),
             kept: RwLock::default(),
         }
+    }
+
+    /// Keeps only a few tables from now on.
+    pub(super) fn keep_few(&mut self) {
+        self.capacity = (CAPACITY_DEEP / self.table_bytes).max(4);
     }
 
     /// The table at host offset `host`, from memory or from `store`.

@@ -68,6 +68,11 @@ impl Layer {
         }
     }
 
+    /// Takes little memory from now on: the image is deep in a chain.
+    pub(crate) fn keep_few_tables(&mut self) {
+        self.cache.keep_few();
+    }
+
     /// Bytes of the virtual disk.
     pub(crate) fn virtual_size(&self) -> u64 {
         self.virtual_size
