@@ -290,6 +290,7 @@ fn try_once(
         request.surroundings.agent.as_deref(),
         prepared.access.key.as_ref(),
     )?;
+    options.patience = options.patience.saturating_mul(patience);
     options.host_keys.extend(
         prepared
             .access

@@ -18,6 +18,8 @@ use crate::store::{
 
 /// In a directory that is not finished.
 const MARK: &str = ".qimg-unfinished";
+/// In a work directory that was left for people to look at.
+const LEFT: &str = ".qimg-left";
 /// Written last into a directory that was there from the beginning.
 pub const MANIFEST: &str = "qimg-manifest.json";
 
@@ -78,6 +80,15 @@ impl OutputDirectory {
             done: false,
             hold: Some(hold),
         };
+        if exists(&this.work.join(LEFT)) && !replace {
+            // Somebody wanted it to stay.
+            this.keep();
+            return Err(Error::refused(
+                "is what a build that failed was told to leave",
+                "--force removes it; or look at it, and remove it",
+            )
+            .at_path(&this.work));
+        }
         this.sweep()?;
         if exists(&this.directory) && !replace {
             // What stands there is not ours.
@@ -168,6 +179,9 @@ impl OutputDirectory {
 impl Drop for OutputDirectory {
     fn drop(&mut self) {
         // There is nobody to tell; the next build sweeps what is left.
+        if self.keeps() && !self.done && exists(&self.work) {
+            let _ = write_file(self.work.join(LEFT), b"");
+        }
         if !self.keep.load(Ordering::Relaxed) && !self.done {
             let _ = remove_tree(&self.work);
             if self.early {
@@ -243,6 +257,7 @@ mod tests {
             // As kill -9 leaves it.
             claimed.keep();
             drop(claimed);
+            std::fs::remove_file(top.path().join(".output.qimg-work").join(LEFT)).unwrap();
             let error = OutputDirectory::claim(&wanted, false, false).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Refused);
             assert_eq!(
@@ -250,6 +265,27 @@ mod tests {
                 "good"
             );
             assert_eq!(names(top.path()), ["output"]);
+        }
+    }
+
+    #[test]
+    fn what_was_left_on_purpose_goes_only_when_somebody_says_so() {
+        let top = tempfile::tempdir().unwrap();
+        let wanted = top.path().join("output");
+        for early in [false, true] {
+            let claimed = OutputDirectory::claim(&wanted, false, early).unwrap();
+            let work = claimed.work().to_owned();
+            std::fs::write(work.join("disk"), "half").unwrap();
+            claimed.keep();
+            drop(claimed);
+            for early in [false, true] {
+                let error = OutputDirectory::claim(&wanted, false, early).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Refused);
+                assert!(error.remedy().unwrap().contains("--force"), "{error}");
+                assert!(work.join("disk").exists());
+            }
+            drop(OutputDirectory::claim(&wanted, true, early).unwrap());
+            assert!(names(top.path()).is_empty());
         }
     }
 

@@ -336,15 +336,22 @@ impl<'a> Prepared<'a> {
     /// The state that the machine was to go on from is of no use: another one is taken, or none.
     pub(super) fn begin_anew(&mut self, error: &Error) -> Result<()> {
         let (request, reporter) = (self.request, self.reporter);
+        // What the host has no room for says nothing of the state; another one would not fit either.
+        let of_no_use = !has_no_room(error);
+        let is = if of_no_use {
+            "is of no use"
+        } else {
+            "cannot be taken now"
+        };
         reporter.warn(&format!(
-            "The state that was kept is of no use: {}",
+            "The state that was kept {is}: {}",
             super::provisioner::with_cause(error)
         ));
         self.tries += 1;
         if let Some(steps) = &self.steps {
-            steps.give_up()?;
+            steps.give_up(of_no_use)?;
             // One before it may be sound; but what no state helps against is not tried again and again.
-            if self.tries < MOST_TRIES {
+            if of_no_use && self.tries < MOST_TRIES {
                 steps.look(reporter)?;
             }
         }
@@ -464,6 +471,21 @@ impl<'a> Prepared<'a> {
     pub(super) fn template_port(&self) -> u16 {
         self.port
     }
+}
+
+/// Whether the host refused to write for a reason that has nothing to do with what was to be written.
+fn has_no_room(error: &Error) -> bool {
+    use std::io::ErrorKind::{
+        FileTooLarge, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+    };
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    source.is_some_and(|source| {
+        matches!(
+            source.kind(),
+            StorageFull | QuotaExceeded | FileTooLarge | ReadOnlyFilesystem | PermissionDenied
+        )
+    })
 }
 
 /// On a bridge of the host nothing tells which address is the guest's.

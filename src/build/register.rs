@@ -331,10 +331,13 @@ pub fn find(runs: &Path, name: &str, alive_only: bool) -> Result<Listed> {
                 .iter()
                 .map(|listed| listed.run.run.as_str())
                 .collect();
-            Err(
-                Error::usage(format!("'{name}' may be {}", names.join(", ")))
+            let names = names.join(", ");
+            Err(match name {
+                "" => Error::usage(format!("there are several: {names}"))
+                    .with_remedy("name one of them"),
+                name => Error::usage(format!("'{name}' may be {names}"))
                     .with_remedy("give more of its name"),
-            )
+            })
         }
     }
 }
@@ -362,6 +365,15 @@ pub fn end(run: &Run, hard: bool, patience: Duration, stop: &Stop) -> Result<()>
         std::thread::sleep(POLL);
     }
     Ok(())
+}
+
+/// Asks a child of this process to end, which puts the terminal back as it was.
+pub fn ask_to_end(child: &std::process::Child) {
+    let process = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    if let Some(process) = process {
+        // One that has ended already is still this process's to wait for: its number is nobody else's.
+        let _ = rustix::process::kill_process(process, Signal::TERM);
+    }
 }
 
 /// Sends a signal to the process of `run` and to no other: it is taken hold of before it is looked at.

@@ -256,6 +256,7 @@ pub fn revisit(
     let registered = Registered::enter(run.clone())?;
     let directory = run.directory.join("again");
     make_private_directory(&directory)?;
+    registered.change(|run| run.console = directory.join("console.log"));
     let ssh = ssh_to(entrance, surroundings.agent.is_some())?;
     // Ends after the machine that it is a part of.
     let _tpm = start_tpm(left, &surroundings.launcher, stop)?;
@@ -285,7 +286,10 @@ pub fn revisit(
     }
     let result = inside(&registered.run());
     guest.shut_down()?;
-    registered.change(|run| run.qemu = None);
+    registered.change(|again| {
+        again.qemu = None;
+        again.console.clone_from(&run.console);
+    });
     result
 }
 

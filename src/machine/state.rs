@@ -238,6 +238,32 @@ impl Running {
         Ok(Held { stood, no_memory })
     }
 
+    /// Writes into the overlay `file`, which the machine has, that the disk below it is the file `below`.
+    ///
+    /// # Errors
+    ///
+    /// The machine has no such overlay; QEMU cannot write it.
+    pub fn name_below(&self, file: &Path, below: &Path) -> Result<()> {
+        let written = self.written_files()?;
+        let device = written
+            .iter()
+            .find(|written| written.file == file)
+            .ok_or_else(|| Error::unsupported("the machine has no such overlay").at_path(file))?;
+        let root = if device.device.is_empty() {
+            &device.node
+        } else {
+            &device.device
+        };
+        let below = below
+            .to_str()
+            .ok_or_else(|| Error::usage("has a name that is not UTF-8").at_path(below))?;
+        let arguments =
+            json!({"device": root, "image-node-name": device.node, "backing-file": below});
+        self.qmp()
+            .execute("change-backing-file", &arguments, FLUSHING)
+            .map(drop)
+    }
+
     fn write_memory(&self, file: &Path, stop: &Stop) -> Result<()> {
         self.qmp().execute(
             "migrate-set-parameters",

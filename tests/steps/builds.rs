@@ -228,3 +228,137 @@ fn a_build_of_many_steps_keeps_many_states_and_makes_its_image() {
     let files = world.tree("web", "/root");
     assert!((0..70).all(|step| files.contains_key(&std::path::PathBuf::from(step.to_string()))));
 }
+
+/// A cache that a build shares with none of its other files.
+fn elsewhere(world: &World, options: &str) -> Mounted {
+    let place = world.at("elsewhere");
+    std::fs::create_dir(&place).unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+        .arg(&place)
+        .status()
+        .unwrap();
+    assert!(mounted.success(), "a filesystem cannot be mounted");
+    Mounted(place)
+}
+
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        let mounted = std::process::Command::new("mount")
+            .args(["-o", &options])
+            .arg(&self.0)
+            .status()
+            .unwrap();
+        assert!(mounted.success());
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).status();
+    }
+}
+
+/// The machine has its new disk when the cache turns out to have no room for the one below it.
+#[test]
+fn a_full_cache_on_another_filesystem_loses_no_step() {
+    for inodes in [10, 12, 13, 20, 21] {
+        let world = World::new();
+        let elsewhere = elsewhere(&world, &format!("size=1g,nr_inodes={inodes}"));
+        let steps = counts("one", "true") + &counts("two", "true") + &counts("three", "true");
+        world.template("web", "", &steps);
+        let cache = elsewhere.0.to_str().unwrap();
+        let said = world.build("web", &["--cache", cache]);
+        assert!(said.contains("not kept"), "{inodes}: {said}");
+        assert_eq!(
+            world.tree("web", "/root")[std::path::Path::new("count")],
+            b"one\ntwo\nthree\n",
+            "{inodes}: {said}"
+        );
+        let left: Vec<_> = world.states();
+        assert!(
+            left.iter()
+                .all(|(_, place)| !place.join("disk-0.qcow2").is_symlink())
+        );
+    }
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_saves_nothing_and_hinders_nothing() {
+    let world = World::new();
+    let elsewhere = elsewhere(&world, "size=1g");
+    world.template("web", "", &counts("one", "true"));
+    let cache = elsewhere.0.to_str().unwrap().to_owned();
+    world.build("web", &["--cache", &cache]);
+    elsewhere.remount("ro");
+    let said = world.build("web", &["--cache", &cache]);
+    assert!(
+        said.contains("No state of the machine is kept or taken"),
+        "{said}"
+    );
+    let listed = world.qimg(&["cache", "list", "--cache", &cache]);
+    assert_eq!(listed.code, Some(0), "{}", listed.err);
+    assert!(listed.out.contains("state of"), "{}", listed.out);
+}
+
+#[test]
+fn a_cache_under_a_relative_name_is_the_same_one() {
+    let world = World::new();
+    world.template("web", "", &counts("one", "true"));
+    world.build("web", &["--cache", "relative"]);
+    let said = world.build("web", &["--cache", "relative"]);
+    assert!(said.contains("Already done"), "{said}");
+    std::os::unix::fs::symlink("relative", world.at("link")).unwrap();
+    let said = world.build("web", &["--cache", "link"]);
+    assert!(said.contains("Already done"), "{said}");
+}
+
+#[test]
+fn a_cache_that_was_copied_takes_no_disk_of_the_other_one() {
+    let world = World::new();
+    let writes = |name: &str| {
+        format!(
+            "[[provision]]\nshell = \"cd /root; dd if=/dev/urandom of={name} bs=64k count=8; md5sum {name} >> sums; sync\"\n"
+        )
+    };
+    let both = writes("one") + &writes("two");
+    world.template("web", "", &(both.clone() + &counts("three", "true")));
+    let [first, second] = ["first", "second"].map(|name| world.at(name));
+    let [first, second] = [&first, &second].map(|path| path.to_str().unwrap());
+    world.build("web", &["--cache", first]);
+    let copied = std::process::Command::new("cp")
+        .args(["-a", first, second])
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    // Other bytes under the same names.
+    std::fs::remove_dir_all(first).unwrap();
+    world.build("web", &["--cache", first]);
+    let sums = "md5sum -c sums";
+    let last = format!("[[provision]]\nshell = \"cd /root; {sums}\"\n");
+    world.template("web", "", &(both + &last));
+    let said = world.build("web", &["--cache", second]);
+    assert!(said.contains("on top of one elsewhere"), "{said}");
+    assert!(said.contains("two: OK"), "{said}");
+}
+
+/// That the host has no room says nothing of a state.
+#[test]
+fn no_room_for_the_memory_leaves_the_state_for_the_next_build() {
+    let world = World::new();
+    world.template("web", "", &counts("one", "true"));
+    world.build("web", &[]);
+    let elsewhere = elsewhere(&world, "size=4m");
+    let said = world
+        .command(&["build", "--force", "web.toml"])
+        .env("XDG_STATE_HOME", &elsewhere.0)
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(words.contains("cannot be taken now"), "{words}");
+    let said = world.build("web", &[]);
+    assert!(said.contains("Already done"), "{said}");
+}

@@ -211,3 +211,39 @@ fn a_machine_with_further_disks_and_a_tpm_is_started_again_on_all_of_them() {
         said.err
     );
 }
+
+/// Whoever is inside is put out: a visit ends as it is told to.
+#[test]
+fn a_visit_with_somebody_inside_is_ended() {
+    let world = World::new();
+    world.template(
+        "web",
+        "steps = false",
+        "[[provision]]\nshell = \"sync; exit 3\"\n",
+    );
+    let said = world.qimg(&["build", "--keep", "web.toml"]);
+    assert_eq!(said.code, Some(3), "{}", said.out);
+    let visit = world
+        .command(&["ssh", "web", "--", "echo inside > /dev/console; sleep 600"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (_, directory) = kept(&world);
+    let console = directory.join("again/console.log");
+    let started = std::time::Instant::now();
+    while !std::fs::read_to_string(&console).is_ok_and(|text| text.contains("inside")) {
+        assert!(started.elapsed().as_secs() < 120);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let listed = world.qimg(&["ps"]);
+    assert!(listed.out.contains("  runs  "), "{}", listed.out);
+    let started = std::time::Instant::now();
+    let said = world.qimg(&["kill", "web"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+    let ended = visit.wait_with_output().unwrap();
+    let words = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(words.contains("again/console.log"), "{words}");
+    assert_eq!(world.qimg(&["forget", "web"]).code, Some(0));
+}

@@ -290,6 +290,12 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// For a guest that is just restarting; what is emulated takes longer than a template's author, or Packer, thinks.
+    fn begins_within(&self) -> Duration {
+        let limit = self.shell.start_retry_timeout;
+        limit.saturating_mul(self.context.patience.max(1))
+    }
+
     /// Only where the way into the guest failed it is tried again: what was begun is not.
     fn begin_again_while_unreachable(&self, begin: impl Fn() -> Result<Exit>) -> Result<Exit> {
         let started = Instant::now();
@@ -298,7 +304,7 @@ impl<'a> Work<'a> {
                 Err(error) if error.kind() == ErrorKind::Connection => error,
                 result => return result,
             };
-            let limit = self.shell.start_retry_timeout;
+            let limit = self.begins_within();
             if started.elapsed() >= limit {
                 return Err(error);
             }

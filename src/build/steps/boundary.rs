@@ -51,6 +51,17 @@ impl Making {
     }
 }
 
+/// A machine that was held, and goes on with new disks.
+struct HeldBack {
+    record: Record,
+    /// It stood still for so long.
+    stood: Duration,
+    /// Why a disk stays where the build is: then there is no state.
+    stays: Option<Error>,
+    /// Why it cannot be found even there: nothing can be made of the machine any more.
+    without_disk: Option<Error>,
+}
+
 impl Connected<'_> {
     /// Keeps the state of the machine after so many steps, if it is worth it.
     ///
@@ -96,7 +107,8 @@ impl Connected<'_> {
             }
         };
         match self.set_aside(steps, key, done, &after) {
-            Ok(()) => Ok(()),
+            Ok(None) => Ok(()),
+            Ok(Some(without_disk)) => Err(without_disk),
             Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
             Err(error) => {
                 // Only a guest that runs is one that nothing happened to.
@@ -114,7 +126,14 @@ impl Connected<'_> {
         }
     }
 
-    fn set_aside(&self, steps: &Steps, key: &str, done: usize, after: &str) -> Result<()> {
+    /// Gives an error where the machine is of no use any more.
+    fn set_aside(
+        &self,
+        steps: &Steps,
+        key: &str,
+        done: usize,
+        after: &str,
+    ) -> Result<Option<Error>> {
         let reporter = self.prepared.reporter;
         steps.settle(reporter);
         let began = Instant::now();
@@ -126,11 +145,16 @@ impl Connected<'_> {
                     "The state after {after} is not kept anew: {who} rests on the one that was there"
                 ));
             }
-            return Ok(());
+            return Ok(None);
         };
         let directory = begun.directory.clone();
         let result = self.hold(steps, &mut now, &begun, done, after);
-        let (record, stood) = match result {
+        let HeldBack {
+            record,
+            stood,
+            stays,
+            without_disk,
+        } = match result {
             Ok(held) => held,
             Err(error) => {
                 let Begun { making, hold, .. } = begun;
@@ -148,11 +172,18 @@ impl Connected<'_> {
         drop(now);
         self.prepared.pin_files();
         let mut now = steps.now.borrow_mut();
-        if record.memory.is_none() && !steps.wanted.from_disk {
+        if let Some(error) = &stays {
+            reporter.warn(&format!(
+                "The state after {after} is not kept: {}",
+                lost(error)
+            ));
+        }
+        if stays.is_some() || record.memory.is_none() && !steps.wanted.from_disk {
             // Nobody could go on from it; its disk is needed as long as the build is.
             now.unfinished.push(key.to_owned());
             now.off = true;
-            return making.remove();
+            making.remove()?;
+            return Ok(without_disk);
         }
         let sizes = record
             .disks
@@ -185,7 +216,7 @@ impl Connected<'_> {
             in_words(stood),
             in_words(began.elapsed())
         ));
-        Ok(())
+        Ok(None)
     }
 
     /// What is done while the guest stands still.
@@ -196,7 +227,7 @@ impl Connected<'_> {
         begun: &Begun,
         done: usize,
         after: &str,
-    ) -> Result<(Record, Duration)> {
+    ) -> Result<HeldBack> {
         let prepared = &self.prepared;
         let request = prepared.request;
         let asides = self.asides(now)?;
@@ -248,25 +279,35 @@ impl Connected<'_> {
             &*request.stop,
         )?;
         // From here on the machine has other disks, and the files below belong where these look for them.
+        now.written = overlays
+            .iter()
+            .map(|overlay| overlay.file.clone())
+            .collect();
+        let mut stays = None;
+        let mut without_disk = None;
         for (number, overlay) in overlays.iter().enumerate() {
             let below = begun.directory.join(disk_name(number));
-            if let Err(error) = move_anywhere(&overlay.of, &below) {
-                std::os::unix::fs::symlink(&overlay.of, &below)
-                    .map_err(|second| Error::io("keep the disk", second).at_path(&below))?;
-                prepared.reporter.warn(&format!(
-                    "The state after {after} stays here: {}",
-                    lost(&error)
-                ));
-                now.off = true;
+            let Err(error) = move_anywhere(&overlay.of, &below) else {
+                continue;
+            };
+            // Whoever reads the overlay later looks for what is below where that has stayed.
+            if let Err(second) = self.running.name_below(&overlay.file, &overlay.of) {
+                let message = "the machine's disk can neither be kept nor stay where it is";
+                without_disk = Some(
+                    Error::new(ErrorKind::Io, message)
+                        .with_source(second)
+                        .at_path(&overlay.of),
+                );
             }
+            stays = Some(error);
         }
-        now.written = overlays.into_iter().map(|overlay| overlay.file).collect();
         let no_memory = held.no_memory.map(|error| lost(&error)).or(blocked);
         if let Some(why) = &no_memory {
             prepared
                 .reporter
                 .note(&format!("Its memory is not kept: {why}"));
-            remove_file(&memory)?;
+            // The disks are there already: nothing may undo that any more.
+            let _ = remove_file(&memory);
         }
         let saves = now.before + now.since.elapsed();
         let record = Record {
@@ -287,7 +328,15 @@ impl Connected<'_> {
             instance_id: prepared.access.instance_id.clone(),
             created_user: prepared.access.created_user.clone(),
         };
-        Ok((record, held.stood))
+        if stays.is_some() {
+            let _ = remove_file(&memory);
+        }
+        Ok(HeldBack {
+            record,
+            stood: held.stood,
+            stays,
+            without_disk,
+        })
     }
 
     /// Files besides its disks that the machine writes, all of them qimg's own.

@@ -65,7 +65,11 @@ impl Shelf {
             let pinned_by = self.pins.of_part(&path)?;
             let in_use = pinned_by.is_some()
                 || look(&lock)?.is_some()
-                    && matches!(Hold::attempt(&lock, Share::Alone)?, Attempt::Busy { .. });
+                    // Where nobody can hold anything, nobody does.
+                    && matches!(
+                        Hold::attempt(&lock, Share::Alone),
+                        Ok(Attempt::Busy { .. })
+                    );
             all.push(Kept {
                 key: key.to_owned(),
                 text: record

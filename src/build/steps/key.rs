@@ -8,6 +8,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::build::event::Reporter;
 use crate::build::late::RenderText;
 use crate::build::provisioner::contents::contents;
@@ -17,7 +19,7 @@ use crate::build::texts::Texts;
 use crate::digest::{DigestKind, Digester};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::Fetched;
-use crate::machine::command_line::Boot;
+use crate::machine::command_line::{Boot, Options, plain};
 use crate::store::{Kind, look, read_file};
 use crate::template::model::{Firmware, Machine, Provisioner, Ssh};
 
@@ -29,6 +31,21 @@ const LONGEST_KEY: u64 = 1 << 20;
 
 /// Switches that join the guest with what nobody can bring back.
 const JOINING: [&str; 4] = ["-virtfs", "-virtfs_synth", "-fsdev", "-incoming"];
+
+/// Switches that name files which QEMU writes for people.
+const WRITTEN: [&str; 11] = [
+    "-serial",
+    "-parallel",
+    "-debugcon",
+    "-chardev",
+    "-monitor",
+    "-mon",
+    "-qmp",
+    "-D",
+    "-pidfile",
+    "-trace",
+    "-vnc",
+];
 
 /// Keys of all states that a build can go on from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +147,7 @@ fn machine(
         &(&build.base.is_disk, &build.disk, &build.additional_disks),
     );
     // Nothing of these is seen by the guest; its accelerator is a matter of its memory.
-    let plain = Machine {
+    let seen = Machine {
         accelerator: None,
         host_ports: None,
         headless: true,
@@ -141,7 +158,7 @@ fn machine(
         firmware: Firmware::Default,
         ..build.machine.clone()
     };
-    hasher.shown("machine", &plain);
+    hasher.shown("machine", &seen);
     // Its texts without what differs from run to run.
     let texts = [texts(request, "1"), texts(request, "2")];
     for (switch, values) in &build.machine.qemu_args {
@@ -149,14 +166,22 @@ fn machine(
             hasher.take("argument", texts[0].render(text, &[])?.as_bytes());
         }
     }
+    let output = host.directory.join(&build.output.directory);
     for (switch, values) in made.qemu_args {
         let value = values.concat();
-        if JOINING.contains(&switch.as_str()) || value.contains("fat:") {
+        if JOINING.contains(&plain(switch)) || value.contains("fat:") {
             return Ok(Some(format!(
                 "{switch} in qemuargs joins the guest with files of the host"
             )));
         }
+        if WRITTEN.contains(&plain(switch)) {
+            continue;
+        }
         for path in named_files(&value, &host.directory) {
+            if path.starts_with(&output) {
+                // The build makes it.
+                continue;
+            }
             hasher.shown("names", &path);
             file(request, &path, reporter, hasher)?;
         }
@@ -176,19 +201,42 @@ fn machine(
     Ok(None)
 }
 
-/// Files that a value of an argument names, as far as they are there.
+/// Files that a value of an argument names, as far as they are there. Whatever could be a name is looked for: one that is
+/// missed would leave a state in use that does not fit any more.
 fn named_files(value: &str, directory: &Path) -> Vec<PathBuf> {
-    let parts = value.split(',').flat_map(|part| {
-        let behind = part.split_once('=').map(|(_, behind)| behind);
-        [Some(part), behind].into_iter().flatten()
-    });
-    let mut files: Vec<PathBuf> = parts
-        .filter(|part| part.contains(['/', '.']))
-        .map(|part| directory.join(part))
+    let mut names = vec![value.to_owned()];
+    if let Ok(described) = serde_json::from_str::<Value>(value) {
+        texts_in(&described, &mut names);
+    } else {
+        let options = Options::parse(value);
+        for word in options.words() {
+            names.push(word.to_owned());
+            // As in `-drive file=json:{...}`.
+            let described = word.strip_prefix("json:");
+            if let Some(Ok(described)) = described.map(serde_json::from_str::<Value>) {
+                texts_in(&described, &mut names);
+            }
+        }
+    }
+    let mut files: Vec<PathBuf> = names
+        .into_iter()
+        .filter(|name| !name.is_empty())
+        .map(|name| directory.join(name.strip_prefix("file:").unwrap_or(&name)))
         .filter(|path| matches!(look(path), Ok(Some(seen)) if seen.kind == Kind::File))
         .collect();
+    files.sort();
     files.dedup();
     files
+}
+
+/// All texts in a value of JSON.
+fn texts_in(value: &Value, texts: &mut Vec<String>) {
+    match value {
+        Value::String(text) => texts.push(text.clone()),
+        Value::Array(values) => values.iter().for_each(|value| texts_in(value, texts)),
+        Value::Object(fields) => fields.values().for_each(|value| texts_in(value, texts)),
+        _ => {}
+    }
 }
 
 fn file(

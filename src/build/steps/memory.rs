@@ -67,9 +67,39 @@ fn unpack_to(from: &Path, to: &Path, stop: &Stop) -> Result<()> {
     let mut decoder = zstd::stream::Decoder::new(reader).map_err(damaged)?;
     let file = HostFile::create_new(to)?;
     let mut writer = SequentialWriter::new(file, false);
-    copy(&mut decoder, &mut writer, stop).map_err(damaged)??;
+    let mut failure = None;
+    let mut to_disk = Told {
+        to: &mut writer,
+        failure: &mut failure,
+    };
+    let copied = copy(&mut decoder, &mut to_disk, stop);
+    if let Some(error) = failure {
+        // That the host has no room says nothing of the state.
+        return Err(recovered("unpack the memory", error).at_path(to));
+    }
+    copied.map_err(damaged)??;
     writer.finish()?;
     Ok(())
+}
+
+/// Tells what is written wrongly from what is read wrongly.
+struct Told<'a, W> {
+    to: &'a mut W,
+    failure: &'a mut Option<io::Error>,
+}
+
+impl<W: Write> Write for Told<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.to.write(bytes).map_err(|error| {
+            let kind = error.kind();
+            *self.failure = Some(error);
+            kind.into()
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 fn copy(from: &mut dyn Read, to: &mut dyn Write, stop: &Stop) -> io::Result<Result<()>> {

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use super::event::Reporter;
 use super::request::BuildRequest;
 use crate::communicator::Stop;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::machine::{Accelerator, state};
 use crate::store::Hold;
 use crate::template::model::StepCache;
@@ -150,8 +150,18 @@ impl Steps {
                 off: false,
             }),
         };
-        steps.look(reporter)?;
-        Ok(Some(steps))
+        match steps.look(reporter) {
+            Ok(()) => Ok(Some(steps)),
+            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+            // A cache saves work, no more.
+            Err(error) => {
+                reporter.warn(&format!(
+                    "No state of the machine is kept or taken: {}",
+                    lost(&error)
+                ));
+                Ok(None)
+            }
+        }
     }
 
     /// From the last state to the first.

@@ -124,19 +124,19 @@ impl Steps {
         }
     }
 
-    /// The build begins from the beginning: the state is of no use.
+    /// The build begins from the beginning. `of_no_use`: so will every build that begins with this state, so it goes.
     ///
     /// # Errors
     /// The host refuses to remove it.
-    pub(in crate::build) fn give_up(&self) -> Result<()> {
+    pub(in crate::build) fn give_up(&self, of_no_use: bool) -> Result<()> {
         let mut now = self.now.borrow_mut();
         let found = now.found.take();
         now.below = None;
         now.holds.clear();
         now.before = Duration::ZERO;
         match found {
-            Some(found) => self.shelf.remove(&[found.key]),
-            None => Ok(()),
+            Some(found) if of_no_use => self.shelf.remove(&[found.key]),
+            _ => Ok(()),
         }
     }
 }

@@ -28,8 +28,9 @@ use crate::error::{Error, Result};
 use crate::fetch::Hashing;
 use crate::fetch::cache::pins::Pins;
 use crate::fetch::cache::{State, hash_file, read_record, write_record};
+use crate::image::{BackingPolicy, Format, Image, OpenOptions};
 use crate::store::{
-    Attempt, Hold, Share, look, make_private_directory, mark_used, names_in, remove_file,
+    Attempt, Hold, Locking, Share, look, make_private_directory, mark_used, names_in, remove_file,
     remove_tree,
 };
 
@@ -250,6 +251,9 @@ impl Shelf {
             layer.state = Some(State::of(&seen));
             read = true;
         }
+        if let Some(why) = self.elsewhere(key, &record)? {
+            return Ok(Some(why));
+        }
         if read {
             write_record(&place.join("record.json"), &record)?;
         }
@@ -260,6 +264,40 @@ impl Shelf {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The disk that is not on top of the one of the state below: a cache that was copied names the files of the other.
+    fn elsewhere(&self, key: &str, record: &Record) -> Result<Option<String>> {
+        let Some(below) = &record.below else {
+            return Ok(None);
+        };
+        for number in 0..record.disks.len() {
+            let path = self.place(key).join(disk_name(number));
+            let options = OpenOptions {
+                format: Some(Format::Qcow2),
+                backing: BackingPolicy::Deny,
+                locking: Locking::Ignore,
+            };
+            let Ok(image) = Image::open(&path, &options) else {
+                return Ok(Some(format!("its disk {} is no image", path.display())));
+            };
+            let wanted = self.place(below).join(disk_name(number));
+            let named = image.backing_file().map(|(name, _)| PathBuf::from(name));
+            let same = match (&named, look(&wanted)?) {
+                (Some(named), _) if *named == wanted => true,
+                (Some(named), Some(seen)) => {
+                    look(named)?.is_some_and(|named| named.identity == seen.identity)
+                }
+                _ => false,
+            };
+            if !same {
+                return Ok(Some(format!(
+                    "its disk {} is on top of one elsewhere, not of this cache's",
+                    path.display()
+                )));
+            }
+        }
+        Ok(None)
     }
 
     /// Removes states that nobody uses.

@@ -195,7 +195,12 @@ impl Ssh {
         let mut quiet = |_: &Seen| ();
         let recorder = Recorder::new(&mut quiet);
         let established = self.establish(&limits, &recorder).await;
-        let (link, _) = established.map_err(|ended| unreachable(ended, &limits))?;
+        // It was there: whether it is too late for what is asked is not for this connection to say.
+        let gone = |ended| {
+            let error = unreachable(ended, &limits);
+            Error::new(ErrorKind::Connection, error.to_string()).with_source(error)
+        };
+        let (link, _) = established.map_err(gone)?;
         let link = Arc::new(link);
         *slot = Some(Arc::clone(&link));
         if let Some(before) = before {

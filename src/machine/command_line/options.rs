@@ -39,6 +39,14 @@ impl Options {
         Self(parts)
     }
 
+    /// All keys and values.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        self.0
+            .iter()
+            .flat_map(|part| [part.0.as_deref(), Some(part.1.as_str())])
+            .flatten()
+    }
+
     /// The last value of `key`.
     pub fn value(&self, key: &str) -> Option<&str> {
         let of = |(name, _): &&(Option<String>, String)| name.as_deref() == Some(key);

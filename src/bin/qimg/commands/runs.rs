@@ -335,7 +335,8 @@ pub(super) fn ssh(args: &SshArgs, console: &mut Console<'_>) -> Status {
             ))
             .with_remedy("wait until its guest is up")
         })?;
-        return enter(entrance, &args.command);
+        let flag = interrupt.shared();
+        return enter(entrance, &args.command, &|| flag.load(Ordering::Relaxed));
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let host = surroundings::gather(&surroundings::cache(None)?, threads)?;
@@ -346,7 +347,7 @@ pub(super) fn ssh(args: &SshArgs, console: &mut Console<'_>) -> Status {
         &|tell| {
             visit::revisit(&found.run, &host, &stop, tell, &mut |run| {
                 let entered = match &run.entrance {
-                    Some(entrance) => enter(entrance, &args.command),
+                    Some(entrance) => enter(entrance, &args.command, &*stop),
                     None => Ok(1),
                 };
                 *code
@@ -370,7 +371,7 @@ pub(super) fn ssh(args: &SshArgs, console: &mut Console<'_>) -> Status {
 }
 
 /// Runs the user's `ssh`, with nothing of the user's own settings that could lead elsewhere.
-fn enter(entrance: &Entrance, command: &[String]) -> Status {
+fn enter(entrance: &Entrance, command: &[String], stop: &dyn Fn() -> bool) -> Status {
     let mut ssh = Command::new("ssh");
     ssh.arg("-p").arg(entrance.port.to_string());
     if let Some(key) = &entrance.key {
@@ -403,10 +404,20 @@ fn enter(entrance: &Entrance, command: &[String]) -> Status {
         "GlobalKnownHostsFile=/dev/null",
     ]);
     ssh.arg(format!("{}@{}", entrance.user, entrance.host));
-    let status = ssh
-        .args(command)
-        .status()
-        .map_err(|error| Error::io("run ssh", error).with_remedy("install OpenSSH's client"))?;
+    let failed = |error| Error::io("run ssh", error).with_remedy("install OpenSSH's client");
+    let mut child = ssh.args(command).spawn().map_err(failed)?;
+    let mut told = false;
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            break status;
+        }
+        if stop() && !told {
+            // It puts the terminal back.
+            told = true;
+            register::ask_to_end(&child);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
     match status.code() {
         // ssh's own word for a connection that failed.
         Some(255) => Ok(2),

@@ -56,7 +56,7 @@ pub(super) fn cache(asked: Option<&Path>) -> Result<PathBuf> {
             .filter(|value| !value.is_empty())
             .map(PathBuf::from)
     };
-    asked
+    let cache = asked
         .map(Path::to_owned)
         .or_else(|| set("QIMG_CACHE"))
         .or_else(|| set("XDG_CACHE_HOME").map(|base| base.join("qimg")))
@@ -64,7 +64,9 @@ pub(super) fn cache(asked: Option<&Path>) -> Result<PathBuf> {
         .ok_or_else(|| {
             Error::usage("there is no place for downloads: neither QIMG_CACHE, XDG_CACHE_HOME nor HOME is set")
                 .with_remedy("--cache DIR names one")
-        })
+        })?;
+    // Disks name files of it, and are elsewhere.
+    Ok(directory()?.join(cache))
 }
 
 /// Where runs keep logs, pictures, and scripts while they run.
@@ -82,7 +84,10 @@ pub(super) fn runs() -> PathBuf {
                 let user = std::fs::metadata("/proc/self").map_or(0, |process| process.uid());
                 env::temp_dir().join(format!("qimg-runs-{user}"))
             },
-            |base| base.join("qimg/runs"),
+            |base| {
+                let runs = base.join("qimg/runs");
+                std::path::absolute(&runs).unwrap_or(runs)
+            },
         )
 }
 

@@ -389,3 +389,33 @@ fn what_acts_on_the_host_or_differs_from_run_to_run_ends_it() {
     );
     assert!(world.keys(&joined, BASE).unwrap_err().contains("-virtfs"));
 }
+
+#[test]
+fn a_file_counts_however_an_argument_names_it() {
+    let world = World::new();
+    for name in ["payload", "pay.bin", "pa,y"] {
+        std::fs::write(world.at(name), name).unwrap();
+    }
+    let directory = world.directory.path();
+    for (value, name) in [
+        ("payload", "payload"),
+        ("name=opt/x,file=payload", "payload"),
+        (
+            "driver=raw,node-name=x,file.driver=file,file.filename=payload",
+            "payload",
+        ),
+        ("driver=raw,file.filename=pa,,y", "pa,y"),
+        (
+            r#"{"driver":"raw","file":{"driver":"file","filename":"pay.bin"}}"#,
+            "pay.bin",
+        ),
+        (
+            r#"file=json:{"driver":"file","filename":"pay.bin"}"#,
+            "pay.bin",
+        ),
+        ("file=file:pay.bin,if=virtio", "pay.bin"),
+    ] {
+        assert_eq!(named_files(value, directory), [world.at(name)], "{value}");
+    }
+    assert!(named_files("user,id=net0", directory).is_empty());
+}

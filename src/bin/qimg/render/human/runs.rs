@@ -48,6 +48,7 @@ pub(crate) fn list(out: &mut dyn Write, all: &[Listed]) -> io::Result<()> {
         let started = date::seconds(i64::try_from(run.started).unwrap_or(0));
         let state = match (alive, run.purpose, &run.entrance) {
             (false, ..) => "failed",
+            (true, Purpose::Build, _) if run.left.is_some() => "runs",
             (true, Purpose::Build, _) => "builds",
             (true, Purpose::Visit, None) => "starts",
             (true, Purpose::Visit, Some(_)) => "runs",
