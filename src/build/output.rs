@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{
-    Attempt, Hold, Share, look, make_directory, move_file, remove_file, remove_tree, write_file,
+    Attempt, Hold, Kind, Share, look, make_directory, move_file, remove_file, remove_tree,
+    write_file,
 };
 
 /// In a directory that is not finished.
@@ -80,6 +81,16 @@ impl OutputDirectory {
             done: false,
             hold: Some(hold),
         };
+        let seen = look(directory)?;
+        if seen.is_some_and(|seen| seen.kind != Kind::Directory) {
+            // Whatever it is, no build made it.
+            this.keep();
+            return Err(Error::usage("is no directory")
+                .with_remedy(
+                    "give the build another output directory; --force does not replace it either",
+                )
+                .at_path(directory));
+        }
         if exists(&this.work.join(LEFT)) && !replace {
             // Somebody wanted it to stay.
             this.keep();
@@ -286,6 +297,19 @@ mod tests {
             }
             drop(OutputDirectory::claim(&wanted, true, early).unwrap());
             assert!(names(top.path()).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_directory_stays() {
+        let top = tempfile::tempdir().unwrap();
+        let wanted = top.path().join("output");
+        std::fs::write(&wanted, "mine").unwrap();
+        for replace in [false, true] {
+            let error = OutputDirectory::claim(&wanted, replace, false).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+            assert_eq!(std::fs::read_to_string(&wanted).unwrap(), "mine");
+            assert_eq!(names(top.path()), ["output"]);
         }
     }
 

@@ -410,7 +410,7 @@ fn a_file_counts_however_an_argument_names_it() {
             "pay.bin",
         ),
         (
-            r#"file=json:{"driver":"file","filename":"pay.bin"}"#,
+            r#"file=json:{"driver":"file",,"filename":"pay.bin"}"#,
             "pay.bin",
         ),
         ("file=file:pay.bin,if=virtio", "pay.bin"),
