@@ -158,7 +158,8 @@ impl Source {
     /// The error that something is not there.
     pub(super) fn missing(&self, (at, missing): (usize, &Missing)) -> Error {
         let Place { line, column } = self.place(at);
-        Error::unsupported(format!("line {line}, column {column}: {}", missing.text))
+        Error::unsupported(missing.text.clone())
+            .at_place(line, column)
             .at_path(&self.path)
             .with_remedy(missing.remedy.clone())
     }
@@ -166,8 +167,9 @@ impl Source {
     /// An error at byte `at`.
     pub(super) fn error(&self, at: usize, message: impl AsRef<str>) -> Error {
         let Place { line, column } = self.place(at);
-        let text = format!("line {line}, column {column}: {}", message.as_ref());
-        Error::usage(text).at_path(&self.path)
+        Error::usage(message.as_ref().to_owned())
+            .at_place(line, column)
+            .at_path(&self.path)
     }
 }
 

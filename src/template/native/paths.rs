@@ -17,6 +17,8 @@ pub(super) struct Paths<'a> {
     pub(super) directory: &'a Path,
     /// For `~`.
     pub(super) home: Option<&'a str>,
+    /// Directories of programs, as PATH names them.
+    pub(super) programs: &'a str,
 }
 
 impl Paths<'_> {

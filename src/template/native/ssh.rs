@@ -18,26 +18,30 @@ pub(super) fn ssh(
     secrets: &mut Vec<String>,
 ) -> Result<Option<Ssh>> {
     let communicator = table.text_at("communicator")?;
-    let enabled = match communicator
-        .as_ref()
-        .map(|(word, node)| (word.as_str(), node))
-    {
-        None | Some(("" | "ssh", _)) => true,
-        Some(("none", _)) => false,
-        Some(("winrm", node)) => {
-            let error = table.error("communicator", node, "WinRM is not there");
-            return Err(error
-                .with_remedy("guests are entered by SSH, which Windows has, too: write \"ssh\""));
-        }
-        Some((other, node)) => {
-            let error = table.error("communicator", node, &format!("there is no '{other}'"));
-            return Err(error.with_remedy("write \"ssh\" or \"none\""));
-        }
-    };
+    let enabled =
+        match communicator
+            .as_ref()
+            .map(|(word, node)| (word.as_str(), node))
+        {
+            None | Some(("" | "ssh", _)) => true,
+            Some(("none", _)) => false,
+            Some(("winrm", node)) => {
+                let error = table.error("communicator", node, "WinRM is not supported");
+                table.tell(error.with_remedy(
+                    "guests are entered by SSH, which Windows has, too: write \"ssh\"",
+                ));
+                false
+            }
+            Some((other, node)) => {
+                let error = table.error("communicator", node, &format!("there is no '{other}'"));
+                table.tell(error.with_remedy("write \"ssh\" or \"none\""));
+                false
+            }
+        };
     let username = table.filled("username")?;
     if enabled && username.is_none() {
         let text = format!("{}: there is no username for SSH", table.what);
-        return Err(table.reader.error(table.at, text).with_remedy(
+        table.tell(table.reader.error(table.at, text).with_remedy(
             "add a username (ssh_username in a Packer template); \"debian\", \"ubuntu\", \"root\" are usual ones",
         ));
     }
@@ -86,10 +90,8 @@ pub(super) fn ssh(
             "{}: keys of the kind dsa are no longer taken by any guest",
             table.name("temporary-key")
         );
-        return Err(table
-            .reader
-            .error(table.at, text)
-            .with_remedy("write ed25519"));
+        let error = table.reader.error(table.at, text);
+        table.tell(error.with_remedy("write ed25519"));
     }
     let transfer = match table.word("transfer", &["scp", "sftp"])?.as_deref() {
         Some("sftp") => Transfer::Sftp,
@@ -163,7 +165,7 @@ fn bastion(
     };
     // Packer asks at the terminal, too; a build does not.
     table.flag("interactive")?;
-    table.finish()?;
+    table.finish();
     if host.is_none() {
         return Ok(None);
     }
@@ -172,10 +174,8 @@ fn bastion(
             "{}: there is no username for the machine between",
             table.what
         );
-        return Err(table
-            .reader
-            .error(table.at, text)
-            .with_remedy("add its username"));
+        let error = table.reader.error(table.at, text);
+        table.tell(error.with_remedy("add its username"));
     }
     Ok(Some(bastion))
 }
