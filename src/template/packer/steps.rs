@@ -601,6 +601,7 @@ fn post(source: &Source, notes: &Findings, node: &Node, what: &str) -> Result<No
             default(&mut entries, "public", Kind::Bool(!link));
         }
         "s3" => default(&mut entries, "s3", word("")),
+        "vagrant" => default(&mut entries, "vagrant", word("")),
         _ => {}
     }
     if kind == "artifice" && !entries.iter().any(|entry| entry.key == "artifice") {
