@@ -228,8 +228,15 @@ pub(super) fn toml(source: &Source) -> Result<Node> {
     }
 
     let parsed = DeTable::parse(source.text()).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start);
-        source.error(at, error.message().trim().replace('\n', ": "))
+        let span = error.span().unwrap_or_default();
+        let at = span.start;
+        let message = error.message().trim().replace('\n', ": ");
+        match source.text().get(span) {
+            Some(key) if message == "duplicate key" && !key.is_empty() => source
+                .error(at, format!("the key '{key}' is there twice"))
+                .with_remedy("keep one of them"),
+            _ => source.error(at, message),
+        }
     })?;
     Ok(Node {
         at: 0,
