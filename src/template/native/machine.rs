@@ -149,6 +149,11 @@ fn checksum(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<String> {
         return Ok(text);
     }
     if let Some(file) = text.strip_prefix("file:") {
+        let path = file.strip_prefix("//").unwrap_or(file);
+        if path.trim().is_empty() {
+            let error = table.error("checksum", node, "'file:' names no file of checksums");
+            return Err(error.with_remedy("write file:PATH-OR-URL"));
+        }
         return Ok(format!("file:{}", paths.url(file)));
     }
     let (kind, digits) = text.split_once(':').unwrap_or(("", &text));

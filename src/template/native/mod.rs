@@ -526,19 +526,12 @@ impl<'a, 'r> Parts<'a, 'r> {
             .flag("compact")?
             .unwrap_or(!(skip && codec == Codec::None) || raw);
         let end = if raw { "raw" } else { "qcow2" };
-        let directory = table.filled("directory")?;
-        let name = table.text_at("name")?.filter(|(name, _)| !name.is_empty());
-        if let Some((name, node)) = &name
-            && (name.contains('/') || name == "." || name == "..")
-        {
-            let error = table.error("name", node, &format!("'{name}' is no name of a file"));
-            return Err(error.with_remedy("name the directory apart from it"));
-        }
+        let (directory, name) = paths::output(table, self.paths)?;
         Ok(Output {
             directory: directory
                 .unwrap_or_else(|| format!("output-{}", self.name))
                 .into(),
-            name: name.map_or_else(|| format!("{}.{end}", self.name), |(name, _)| name),
+            name: name.unwrap_or_else(|| format!("{}.{end}", self.name)),
             codec,
             level: table.number("level", -22, 22)?,
             compact,

@@ -1,5 +1,6 @@
 //! The way into the guest.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::Paths;
@@ -10,6 +11,11 @@ use crate::template::reader::Table;
 
 /// Longer than any build: as good as no limit.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Bytes of a file with a key at most.
+const LONGEST_KEY: u64 = 1 << 20;
+/// What each file with a private key holds, one of them.
+const KEY_MARKS: [&str; 2] = ["PRIVATE KEY-----", "PuTTY-User-Key-File-"];
 
 /// `None`: the guest is not entered.
 pub(super) fn ssh(
@@ -50,16 +56,10 @@ pub(super) fn ssh(
         .filter(|(path, _)| !path.is_empty());
     let key = key.map(|(path, node)| (paths.private(&path), node));
     if let Some((path, node)) = &key
-        && !paths.exists(path)
+        && let Some((what, remedy)) = no_key(path, paths)
     {
-        let text = format!(
-            "{}: there is no file '{}'",
-            table.name("private-key"),
-            path.display()
-        );
-        table
-            .reader
-            .find(Severity::Error, node.at, &text, paths.advice());
+        let text = format!("{}: {what}", table.name("private-key"));
+        table.reader.find(Severity::Error, node.at, &text, remedy);
     }
     let password = table.filled("password")?;
     secrets.extend(
@@ -131,6 +131,28 @@ pub(super) fn ssh(
         key_exchanges: table.texts("key-exchanges")?,
     };
     Ok(enabled.then_some(ssh))
+}
+
+/// Why the file at `path` is no private key, and what can be done; `None`: it looks like one.
+fn no_key(path: &Path, paths: &Paths<'_>) -> Option<(String, &'static str)> {
+    let shown = path.display();
+    if !paths.exists(path) {
+        return Some((format!("there is no file '{shown}'"), paths.advice()));
+    }
+    let bytes = match crate::store::read_file(paths.host(path), LONGEST_KEY) {
+        Ok(bytes) => bytes,
+        Err(cause) => {
+            let text = format!("'{shown}' cannot be read: {cause}");
+            return Some((text, "give a file that may be read"));
+        }
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let is_key = KEY_MARKS.iter().any(|mark| text.contains(mark));
+    (!is_key).then(|| {
+        let text = format!("'{shown}' is no private key that SSH can use");
+        let remedy = "give the private file of a pair made by ssh-keygen, not the .pub one";
+        (text, remedy)
+    })
 }
 
 fn bastion(
