@@ -51,6 +51,7 @@ struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
     path: Option<PathBuf>,
+    place: Option<(usize, usize)>,
     guest: Option<u64>,
     host: Option<u64>,
     remedy: Option<Cow<'static, str>>,
@@ -64,6 +65,7 @@ impl Error {
             kind,
             message: message.into(),
             path: None,
+            place: None,
             guest: None,
             host: None,
             remedy: None,
@@ -125,6 +127,13 @@ impl Error {
         self
     }
 
+    /// Names the line and the column of a text, both from 1 on, unless an inner layer already did.
+    #[must_use]
+    pub fn at_place(mut self, line: usize, column: usize) -> Self {
+        self.0.place.get_or_insert((line, column));
+        self
+    }
+
     /// Names the guest offset in bytes, unless an inner layer already did.
     #[must_use]
     pub fn at_guest(mut self, offset: u64) -> Self {
@@ -156,6 +165,16 @@ impl Error {
         self.0.path.as_deref()
     }
 
+    /// The line and the column of the text concerned, both from 1 on.
+    pub fn place(&self) -> Option<(usize, usize)> {
+        self.0.place
+    }
+
+    /// What it says, without file, place and offsets.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// The guest offset concerned, in bytes.
     pub fn guest_offset(&self) -> Option<u64> {
         self.0.guest
@@ -177,6 +196,9 @@ impl fmt::Display for Error {
         if let Some(path) = &self.0.path {
             // A path may come out of an image: control characters are escaped.
             write!(f, "{}: ", Escaped(&path.to_string_lossy()))?;
+        }
+        if let Some((line, column)) = self.0.place {
+            write!(f, "line {line}, column {column}: ")?;
         }
         write!(f, "{}", Escaped(&self.0.message))?;
         match (self.0.guest, self.0.host) {

@@ -10,9 +10,12 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::document::Source;
+use crate::error::{Error, Result};
+use mistakes::Mistakes;
 
 mod boot_keys;
 mod execute;
+mod mistakes;
 mod qemu_args;
 
 pub(super) use boot_keys::boot_command;
@@ -52,11 +55,29 @@ pub struct Finding {
     pub remedy: String,
 }
 
-/// Findings as they are made.
+/// Findings as they are made, and mistakes that leave nothing to build.
 #[derive(Debug, Default)]
-pub(super) struct Findings(RefCell<Vec<Finding>>);
+pub(super) struct Findings {
+    found: RefCell<Vec<Finding>>,
+    mistakes: RefCell<Mistakes>,
+}
 
 impl Findings {
+    /// A part of the template that is read apart from others begins at byte `at`.
+    pub(super) fn begin(&self, source: &Source, at: usize) {
+        self.mistakes.borrow_mut().begin(source.place(at));
+    }
+
+    /// What was read; `None`: it is a mistake, which is kept while the rest is read.
+    pub(super) fn keep<T>(&self, read: Result<T>) -> Option<T> {
+        read.map_err(|error| self.mistake(error)).ok()
+    }
+
+    /// Keeps a mistake.
+    pub(super) fn mistake(&self, error: Error) {
+        self.mistakes.borrow_mut().add(error);
+    }
+
     /// Adds one, unless the same is there.
     pub(super) fn add(
         &self,
@@ -79,7 +100,7 @@ impl Findings {
 
     /// Adds one that has a place already, or none.
     pub(super) fn push(&self, finding: Finding) {
-        let mut findings = self.0.borrow_mut();
+        let mut findings = self.found.borrow_mut();
         // Errors are never cut off.
         let room = findings.len() < MOST || finding.severity == Severity::Error;
         if room && findings.len() < 2 * MOST && !findings.contains(&finding) {
@@ -87,10 +108,12 @@ impl Findings {
         }
     }
 
-    /// All, in the order of their places.
-    pub(super) fn finish(self) -> Vec<Finding> {
-        let mut findings = self.0.into_inner();
+    /// All findings, mistakes among them, and mistakes alone, both in the order of their places.
+    pub(super) fn finish(self) -> (Vec<Finding>, Vec<Error>) {
+        let mut findings = self.found.into_inner();
+        let mistakes = self.mistakes.into_inner().finish();
+        findings.extend(mistakes.iter().map(Finding::from));
         findings.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
-        findings
+        (findings, mistakes)
     }
 }

@@ -35,9 +35,13 @@ pub fn convert(path: &Path, bytes: Option<&Vec<u8>>) -> Result<Converted> {
         let error = source.missing(missing);
         return Err(error.with_remedy("take it out of the template, then convert it"));
     }
+    let (findings, mistakes) = findings.finish();
+    if let Some(error) = mistakes.into_iter().next() {
+        return Err(error);
+    }
     Ok(Converted {
         text: write(&tree),
-        findings: findings.finish(),
+        findings,
     })
 }
 

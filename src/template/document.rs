@@ -158,7 +158,8 @@ impl Source {
     /// The error that something is not there.
     pub(super) fn missing(&self, (at, missing): (usize, &Missing)) -> Error {
         let Place { line, column } = self.place(at);
-        Error::unsupported(format!("line {line}, column {column}: {}", missing.text))
+        Error::unsupported(missing.text.clone())
+            .at_place(line, column)
             .at_path(&self.path)
             .with_remedy(missing.remedy.clone())
     }
@@ -166,8 +167,9 @@ impl Source {
     /// An error at byte `at`.
     pub(super) fn error(&self, at: usize, message: impl AsRef<str>) -> Error {
         let Place { line, column } = self.place(at);
-        let text = format!("line {line}, column {column}: {}", message.as_ref());
-        Error::usage(text).at_path(&self.path)
+        Error::usage(message.as_ref().to_owned())
+            .at_place(line, column)
+            .at_path(&self.path)
     }
 }
 
@@ -226,8 +228,15 @@ pub(super) fn toml(source: &Source) -> Result<Node> {
     }
 
     let parsed = DeTable::parse(source.text()).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start);
-        source.error(at, error.message().trim().replace('\n', ": "))
+        let span = error.span().unwrap_or_default();
+        let at = span.start;
+        let message = error.message().trim().replace('\n', ": ");
+        match source.text().get(span) {
+            Some(key) if message == "duplicate key" && !key.is_empty() => source
+                .error(at, format!("the key '{key}' is there twice"))
+                .with_remedy("keep one of them"),
+            _ => source.error(at, message),
+        }
     })?;
     Ok(Node {
         at: 0,

@@ -94,11 +94,8 @@ impl<'a> Packer<'a> {
         if self.part == Part::Variables {
             return Err(Refusal {
                 message: format!("the variable '{name}' is not set"),
-                remedy: Some(
-                    "a variable that others ask for must be defined, and not by way of itself"
-                        .to_owned(),
-                ),
-                unset: true,
+                remedy: Some("a variable that others ask for must be defined".to_owned()),
+                unset: Some(name.to_owned()),
             });
         }
         self.undefined.borrow_mut().insert(name.to_owned());
@@ -110,13 +107,13 @@ impl<'a> Packer<'a> {
             return Err(Refusal {
                 message: format!("a build knows no '{name}'"),
                 remedy: Some(format!("it knows {}", BUILD_VALUES.join(", "))),
-                unset: false,
+                unset: None,
             });
         }
         Err(Refusal {
             message: format!("'{name}' of a build is known only when it runs"),
             remedy: Some("ask for it in provisioners and post-processors".to_owned()),
-            unset: false,
+            unset: None,
         })
     }
 
@@ -127,7 +124,7 @@ impl<'a> Packer<'a> {
             _ => Err(Refusal {
                 message: format!("{function} is not available here"),
                 remedy: Some("it is known within a build".to_owned()),
-                unset: false,
+                unset: None,
             }),
         }
     }
@@ -164,7 +161,7 @@ impl<'a> Packer<'a> {
                 "set a variable from the environment ({{{{env `{}`}}}}) or by -var-file, and fetch the value before",
                 environment_name(name)
             )),
-            unset: false,
+            unset: None,
         }
     }
 }
@@ -205,12 +202,12 @@ fn pure(name: &str, arguments: &[Value]) -> Option<Result<String, Refusal>> {
         "clean_resource_name" => Err(Refusal {
             message: "clean_resource_name belongs to builders of clouds".to_owned(),
             remedy: Some("use lower, replace and replace_all".to_owned()),
-            unset: false,
+            unset: None,
         }),
         "sed" => Err(Refusal {
             message: "sed is no longer there".to_owned(),
             remedy: Some("use replace or replace_all".to_owned()),
-            unset: false,
+            unset: None,
         }),
         _ => return None,
     })
@@ -335,7 +332,7 @@ impl Functions for Packer<'_> {
                     "write \"variables\": {{\"x\": \"{{{{env `{}`}}}}\"}} and ask for {{{{user `x`}}}}",
                     text(0)
                 )),
-                unset: false,
+                unset: None,
             }),
             "build" => self.build(text(0)),
             "build_name" | "build_type" => self.of_build(name),
@@ -388,7 +385,7 @@ impl Functions for LateFunctions<'_> {
                         true => "nothing of a build is known here".to_owned(),
                         false => format!("it knows {}", known.join(", ")),
                     }),
-                    unset: false,
+                    unset: None,
                 }
             }),
             "env" => Err("env is allowed only in variables".into()),

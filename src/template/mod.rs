@@ -33,7 +33,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use check::{Finding, Severity};
+use check::{Finding, Findings, Severity};
 use document::{Node, Source};
 use functions::Surroundings;
 use model::{Dialect, Template};
@@ -192,17 +192,56 @@ fn read(path: &Path, bytes: Option<&Vec<u8>>) -> Result<(Source, Dialect, Node)>
 pub fn syntax_only(path: &Path, bytes: Option<&Vec<u8>>) -> Result<()> {
     let (source, dialect, node) = read(path, bytes)?;
     if dialect == Dialect::Packer {
-        packer::root_keys(&source, &node)?;
+        let findings = Findings::default();
+        packer::root_keys(&source, &node, &findings)?;
+        return match findings.finish().1.into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        };
     }
     Ok(())
 }
 
-/// Reads a template, fills in what is known, and looks it over. Nothing is fetched, nothing runs.
+/// What a look at a template found.
+#[derive(Debug)]
+pub struct Examined {
+    /// What to build; the first mistake, if there are any.
+    ///
+    /// [`Usage`](crate::ErrorKind::Usage): a fault of the template or of what was given with it, with its file, line
+    /// and column. [`Unsupported`](crate::ErrorKind::Unsupported): something that Packer has and qimg has not.
+    pub template: Result<Template>,
+    /// All that is wrong with it, mistakes among them, in the order of places.
+    pub findings: Vec<Finding>,
+}
+
+/// Reads a template, fills in what is known, and looks it over. Nothing is fetched, nothing runs. What is independent
+/// of a mistake is read all the same.
+pub fn examine(request: &LoadRequest<'_>) -> Examined {
+    let findings = Findings::default();
+    let template = findings.keep(looked_over(request, &findings));
+    let (findings, mistakes) = findings.finish();
+    let first = mistakes.into_iter().next();
+    let template = match (first, template) {
+        (None, Some(template)) => Ok(template),
+        (Some(error), _) => Err(error),
+        (None, None) => Err(Error::usage("is no template").at_path(&request.path)),
+    };
+    Examined { template, findings }
+}
+
+/// Reads a template as [`examine`] does.
 ///
 /// # Errors
-/// [`Usage`](crate::ErrorKind::Usage): a fault of the template or of what was given with it, with its file, line and
-/// column. [`Unsupported`](crate::ErrorKind::Unsupported): something that Packer has and qimg has not.
+/// The first mistake.
 pub fn load(request: &LoadRequest<'_>) -> Result<Loaded> {
+    let Examined { template, findings } = examine(request);
+    Ok(Loaded {
+        template: template?,
+        findings,
+    })
+}
+
+fn looked_over(request: &LoadRequest<'_>, findings: &Findings) -> Result<Template> {
     let (source, dialect, node) = read(&request.path, request.bytes.as_ref())?;
     let beside = request.path.parent().unwrap_or(Path::new(""));
     let surroundings = Surroundings {
@@ -212,22 +251,11 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded> {
         random: request.random,
         environment: &request.environment,
     };
-    let (node, notes) = match dialect {
-        Dialect::Native => (node, Vec::new()),
-        Dialect::Packer => {
-            let notes = check::Findings::default();
-            let node = packer::translate(&source, &node, &notes)?;
-            (node, notes.finish())
-        }
+    let node = match dialect {
+        Dialect::Native => node,
+        Dialect::Packer => packer::translate(&source, &node, findings)?,
     };
-    let mut loaded = native::decode(&source, &node, dialect, request, &surroundings)?;
-    if !notes.is_empty() {
-        loaded.findings.extend(notes);
-        loaded
-            .findings
-            .sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
-    }
-    Ok(loaded)
+    native::decode(&source, &node, dialect, request, &surroundings, findings)
 }
 
 /// Without `.` and, where that needs no look at the disk, `..`.

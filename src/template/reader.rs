@@ -59,6 +59,11 @@ impl<'a> Reader<'a> {
             .add(severity, self.source, at, &message, &remedy);
     }
 
+    /// What was read; `None`: it is a mistake, which is told with all others.
+    pub(super) fn keep<T>(&self, read: Result<T>) -> Option<T> {
+        self.findings.keep(read)
+    }
+
     fn at_fault(&self, node: &Node, what: &str, fault: go::Fault) -> Error {
         let error = self.error(node.at, format!("{what}: {}", fault.message));
         match fault.remedy {
@@ -229,6 +234,11 @@ impl<'a, 'r> Table<'a, 'r> {
         }
     }
 
+    /// Tells of a mistake, and goes on.
+    pub(super) fn tell(&self, error: Error) {
+        self.reader.findings.mistake(error);
+    }
+
     /// An error about the value of `key`.
     pub(super) fn error(&self, key: &str, node: &Node, message: &str) -> Error {
         self.reader
@@ -257,7 +267,8 @@ impl<'a, 'r> Table<'a, 'r> {
         let Some(node) = self.node(key) else {
             return Ok(None);
         };
-        self.text_of(key, node).map(|text| Some((text, node)))
+        let text = self.reader.keep(self.text_of(key, node));
+        Ok(text.map(|text| (text, node)))
     }
 
     /// Text, filled in, of a node of one's own.
@@ -286,7 +297,7 @@ impl<'a, 'r> Table<'a, 'r> {
         let Some(node) = self.node(key) else {
             return Ok(None);
         };
-        self.late_of(key, node, dots).map(Some)
+        Ok(self.reader.keep(self.late_of(key, node, dots)))
     }
 
     /// Text that is filled in late, of a node of one's own.
@@ -300,6 +311,10 @@ impl<'a, 'r> Table<'a, 'r> {
         let Some(node) = self.node(key) else {
             return Ok(None);
         };
+        Ok(self.reader.keep(self.flag_of(key, node)).flatten())
+    }
+
+    fn flag_of(&self, key: &str, node: &Node) -> Result<Option<bool>> {
         match &node.kind {
             Kind::Bool(value) => Ok(Some(*value)),
             Kind::Text(_) => match self.text_of(key, node)?.as_str() {
@@ -319,7 +334,8 @@ impl<'a, 'r> Table<'a, 'r> {
         let Some(node) = self.node(key) else {
             return Ok(None);
         };
-        Ok(self.int_of(key, node)?.map(|number| (number, node)))
+        let number = self.reader.keep(self.int_of(key, node)).flatten();
+        Ok(number.map(|number| (number, node)))
     }
 
     /// A whole number, of a node of one's own.
@@ -366,7 +382,8 @@ impl<'a, 'r> Table<'a, 'r> {
         };
         if number < least || number > most {
             let text = format!("{number} is not within {least} to {most}");
-            return Err(self.error(key, node, &text));
+            self.tell(self.error(key, node, &text));
+            return Ok(None);
         }
         Ok(T::try_from(number).ok())
     }
@@ -381,11 +398,15 @@ impl<'a, 'r> Table<'a, 'r> {
         let Some(node) = self.node(key) else {
             return Ok(None);
         };
+        Ok(self.reader.keep(self.span_of(key, node)))
+    }
+
+    fn span_of(&self, key: &str, node: &Node) -> Result<i64> {
         let Kind::Text(_) = node.kind else {
             return Err(self.mismatch(key, node, "a length of time such as \"10s\""));
         };
         let text = self.text_of(key, node)?;
-        duration::parse(&text).map(Some).ok_or_else(|| {
+        duration::parse(&text).ok_or_else(|| {
             self.error(key, node, &format!("'{text}' is no length of time"))
                 .with_remedy("write it with its unit: 300ms, 10s, 1m30s, 2h")
         })
@@ -403,7 +424,7 @@ impl<'a, 'r> Table<'a, 'r> {
         let Some(node) = self.node(key) else {
             return Ok(None);
         };
-        self.items_of(key, node).map(Some)
+        Ok(self.reader.keep(self.items_of(key, node)))
     }
 
     /// Nodes of a list of one's own.
@@ -418,10 +439,10 @@ impl<'a, 'r> Table<'a, 'r> {
     /// Texts, filled in.
     pub(super) fn texts(&self, key: &'static str) -> Result<Vec<String>> {
         let items = self.items(key)?.unwrap_or_default();
-        items
+        Ok(items
             .into_iter()
-            .map(|item| self.text_of(key, item))
-            .collect()
+            .filter_map(|item| self.reader.keep(self.text_of(key, item)))
+            .collect())
     }
 
     /// Texts that are filled in late, with their nodes.
@@ -434,10 +455,11 @@ impl<'a, 'r> Table<'a, 'r> {
             return Ok(None);
         };
         let texts = items.into_iter();
-        texts
-            .map(|item| Ok((self.late_of(key, item, dots)?, item)))
-            .collect::<Result<_>>()
-            .map(Some)
+        Ok(Some(
+            texts
+                .filter_map(|item| Some((self.reader.keep(self.late_of(key, item, dots))?, item)))
+                .collect(),
+        ))
     }
 
     /// Texts by name, in the order of the file.
@@ -450,12 +472,14 @@ impl<'a, 'r> Table<'a, 'r> {
             return Ok(Vec::new());
         };
         let Kind::Table(entries) = &node.kind else {
-            return Err(self.mismatch(key, node, "an object of strings"));
+            self.tell(self.mismatch(key, node, "an object of strings"));
+            return Ok(Vec::new());
         };
         let mut map = Vec::new();
         for entry in entries {
-            let text = self.late_of(key, &entry.node, dots)?;
-            map.push((entry.key.clone(), text, &entry.node));
+            if let Some(text) = self.reader.keep(self.late_of(key, &entry.node, dots)) {
+                map.push((entry.key.clone(), text, &entry.node));
+            }
         }
         Ok(map)
     }
@@ -466,11 +490,15 @@ impl<'a, 'r> Table<'a, 'r> {
             return Ok(BTreeMap::new());
         };
         let Kind::Table(entries) = &node.kind else {
-            return Err(self.mismatch(key, node, "an object of strings"));
+            self.tell(self.mismatch(key, node, "an object of strings"));
+            return Ok(BTreeMap::new());
         };
-        { entries.iter() }
-            .map(|entry| Ok((entry.key.clone(), self.text_of(key, &entry.node)?)))
-            .collect()
+        Ok({ entries.iter() }
+            .filter_map(|entry| {
+                let text = self.reader.keep(self.text_of(key, &entry.node))?;
+                Some((entry.key.clone(), text))
+            })
+            .collect())
     }
 
     /// One of `words`.
@@ -484,19 +512,27 @@ impl<'a, 'r> Table<'a, 'r> {
         let error = self.error(key, node, &format!("there is no '{text}'"));
         let near = super::near(&text, words.iter().copied());
         let list = format!("there is {}", words.join(", "));
-        Err(error.with_remedy(match near {
+        self.tell(error.with_remedy(match near {
             Some(near) => format!("did you mean '{near}'? {list}"),
             None => list,
-        }))
+        }));
+        Ok(None)
     }
 
-    /// An error if any key is left.
-    pub(super) fn finish(&self) -> Result<()> {
-        let Some(entry) = self.rest().into_iter().next() else {
-            return Ok(());
-        };
+    /// The error for a key that is left and is close to one of `wanted`.
+    pub(super) fn misspelt(&self, wanted: &[&str]) -> Option<Error> {
+        let is_near = |entry: &&&Entry| super::near(&entry.key, wanted.iter().copied()).is_some();
+        let rest = self.rest();
+        let entry = rest.iter().find(is_near)?;
+        Some(unknown_key(self.reader.source, entry, &self.what, wanted))
+    }
+
+    /// Tells of all keys that are left.
+    pub(super) fn finish(&self) {
         let known = self.known.borrow();
-        Err(unknown_key(self.reader.source, entry, &self.what, &known))
+        for entry in self.rest() {
+            self.tell(unknown_key(self.reader.source, entry, &self.what, &known));
+        }
     }
 }
 

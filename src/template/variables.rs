@@ -128,7 +128,7 @@ fn interpolate(
     let mut waiting: BTreeSet<&String> = raw.keys().collect();
     // Each pass fills in what asks only for what is known; a pass that finds nothing is the last.
     while !waiting.is_empty() {
-        let mut failed = None;
+        let mut failed: BTreeMap<&String, (Option<usize>, go::Fault)> = BTreeMap::new();
         let before = waiting.len();
         for (name, (at, text)) in raw {
             if !waiting.contains(name) {
@@ -150,20 +150,53 @@ fn interpolate(
                     }
                     waiting.remove(name);
                 }
-                Err(fault) if fault.unset => {
-                    failed.get_or_insert((name, *at, fault));
+                Err(fault) if fault.unset.is_some() => {
+                    failed.insert(name, (*at, fault));
                 }
                 Err(fault) => return Err(variable_error(source, name, *at, fault)),
             }
         }
         if waiting.len() == before {
-            return match failed {
-                Some((name, at, fault)) => Err(variable_error(source, name, at, fault)),
-                None => Ok(()),
-            };
+            return stuck(source, failed);
         }
     }
     Ok(())
+}
+
+/// The error for variables that wait for one another, or for one that there is not.
+fn stuck(source: &Source, failed: BTreeMap<&String, (Option<usize>, go::Fault)>) -> Result<()> {
+    let asked = |name: &String| failed.get(name)?.1.unset.as_ref();
+    let Some(first) = failed.keys().next() else {
+        return Ok(());
+    };
+    let mut path = vec![*first];
+    while let Some(next) = path.last().and_then(|name| asked(name)) {
+        let Some(known) = failed.keys().find(|name| **name == next) else {
+            break;
+        };
+        if let Some(start) = path.iter().position(|name| name == known) {
+            let circle: Vec<String> = { path.iter().skip(start) }
+                .map(|name| format!("'{name}'"))
+                .collect();
+            let text = match circle.as_slice() {
+                [one] => format!("the variable {one} refers to itself"),
+                all => format!("the variables {} refer to each other", all.join(", ")),
+            };
+            let at = failed.get(*known).and_then(|(at, _)| *at);
+            let error = match at {
+                Some(at) => source.error(at, text),
+                None => Error::usage(text),
+            };
+            return Err(error.with_remedy("give one of them a value of its own"));
+        }
+        path.push(*known);
+    }
+    let last = path.last().map_or((*first).clone(), |name| (*name).clone());
+    let mut failed = failed;
+    match failed.remove(&last) {
+        Some((at, fault)) => Err(variable_error(source, &last, at, fault)),
+        None => Ok(()),
+    }
 }
 
 fn variable_error(source: &Source, name: &str, at: Option<usize>, fault: go::Fault) -> Error {

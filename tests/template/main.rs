@@ -3,6 +3,7 @@
 mod console;
 mod convert;
 mod inspect;
+mod mistakes;
 mod mutations;
 mod native;
 mod shapes;

@@ -1,5 +1,6 @@
 //! qimg's own language.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use qimg::template::check::Severity;
@@ -40,9 +41,10 @@ fn a_template_says_little_and_has_good_defaults() {
 #[test]
 fn everything_can_be_said() {
     let bench = Bench::new();
-    for name in ["t/user-data", "t/site/index", "t/a.sh", "t/key"] {
+    for name in ["t/user-data", "t/site/index", "t/a.sh"] {
         bench.file(name, "#cloud-config\nruncmd: [a]\n");
     }
+    bench.file("t/key", "-----BEGIN OPENSSH PRIVATE KEY-----\n");
     let template = r#"
         name = "web-{{user `release`}}"
         sensitive = ["other"]
@@ -121,7 +123,11 @@ fn everything_can_be_said() {
         custom-data = { id = "{{build `ID`}}" }
     "#;
     bench.file("t/web.toml", template);
+    let program = bench.file("bin/qimg-provisioner-mine", "#!/bin/sh\n");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let mut request = bench.request("t/web.toml");
+    let programs = bench.path().join("bin").display().to_string();
+    request.environment.insert("PATH".to_owned(), programs);
     request.variables = vec![("token".to_owned(), "hunter2".to_owned())];
     let loaded = load(&request).unwrap_or_else(|error| panic!("{error} {:?}", error.remedy()));
     assert_eq!(loaded.findings, []);
@@ -259,8 +265,9 @@ fn a_slip_is_an_error_where_packer_is_silent() {
         ("[output]\nname = \"{{.Foo}}\"\n", "nothing is known here"),
         (
             "[[provision]]\nshel = \"x\"\n",
-            "there is nothing to be done",
+            "there is no key 'shel' | did you mean 'shell'?",
         ),
+        ("[[provision]]\nonly = []\n", "there is nothing to be done"),
         (
             "[[provision]]\nshell = \"x\"\nsudoo = true\n",
             "there is no key 'sudoo' | did you mean 'sudo'?",

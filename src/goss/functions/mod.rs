@@ -151,7 +151,7 @@ impl GossFunctions<'_> {
         let refused = |message: String| Refusal {
             message,
             remedy: Some("names are looked up from the directory of this file".to_owned()),
-            unset: false,
+            unset: None,
         };
         let bytes = read_file(&path, LARGEST)
             .map_err(|error| refused(format!("readFile {}: {error}", path.display())))?;

@@ -39,8 +39,8 @@ pub(crate) struct Fault {
     pub message: String,
     /// What can be done.
     pub remedy: Option<String>,
-    /// A variable that has no value yet.
-    pub unset: bool,
+    /// The variable that has no value yet, where it is that.
+    pub unset: Option<String>,
 }
 
 impl Fault {
@@ -49,7 +49,7 @@ impl Fault {
             at,
             message: message.into(),
             remedy: None,
-            unset: false,
+            unset: None,
         }
     }
 }
@@ -72,8 +72,8 @@ pub(crate) struct Refusal {
     pub message: String,
     /// What can be done.
     pub remedy: Option<String>,
-    /// A variable that has no value yet.
-    pub unset: bool,
+    /// The variable that has no value yet, where it is that.
+    pub unset: Option<String>,
 }
 
 impl From<String> for Refusal {

@@ -51,10 +51,8 @@ fn playbooks(table: &Table<'_, '_>, key: &'static str, paths: &Paths<'_>) -> Res
     let playbooks = inputs(table, key, paths)?;
     if playbooks.is_empty() {
         let text = format!("{}: there is no playbook", table.what);
-        return Err(table
-            .reader
-            .error(table.at, text)
-            .with_remedy("name a playbook"));
+        let error = table.reader.error(table.at, text);
+        table.tell(error.with_remedy("name a playbook"));
     }
     Ok(playbooks)
 }

@@ -8,7 +8,7 @@ use crate::seed::check as seed_check;
 use crate::template::check::Severity;
 use crate::template::document::{Kind, Node};
 use crate::template::model::{
-    Base, Disk, DiskFormat, Firmware, Machine, Seed, StepCache, Text, Tpm, Vnc,
+    Base, Dialect, Disk, DiskFormat, Firmware, Machine, Seed, StepCache, Text, Tpm, Vnc,
 };
 use crate::template::reader::Table;
 use crate::units::ByteSize;
@@ -51,20 +51,19 @@ pub(super) fn base(
         (None, Some(items)) => ("iso", items, false),
         (Some(_), Some(items)) => {
             let at = items.first().map_or(table.at, |item| item.at);
-            let error = table.reader.error(
-                at,
-                "a build starts from an image or from an iso, not from both",
-            );
-            return Err(error.with_remedy("keep one of them"));
+            let text = "a build starts from an image or from an iso, not from both";
+            let error = table.reader.error(at, text);
+            table.tell(error.with_remedy("keep one of them"));
+            ("iso", items, false)
         }
         (None, None) => ("image", Vec::new(), true),
     };
     let mut urls = Vec::new();
     for item in items {
-        let url = table.text_of(key, item)?;
-        if url.is_empty() {
+        let url = table.reader.keep(table.text_of(key, item));
+        let Some(url) = url.filter(|url| !url.is_empty()) else {
             continue;
-        }
+        };
         let scheme = url.split("::").next().unwrap_or("");
         let scheme = match scheme.len() < url.len() {
             true => scheme,
@@ -76,12 +75,11 @@ pub(super) fn base(
         };
         if let Some((scheme, remedy)) = GETTERS.iter().find(|(known, _)| *known == scheme) {
             let text = format!("nothing is fetched by {scheme}");
-            return Err(table.error(key, item, &text).with_remedy(*remedy));
-        }
-        if !["", "http", "https", "file"].contains(&scheme) && scheme.len() > 1 {
+            table.tell(table.error(key, item, &text).with_remedy(*remedy));
+        } else if !["", "http", "https", "file"].contains(&scheme) && scheme.len() > 1 {
             let text = format!("'{scheme}' is no way to fetch an image");
             let remedy = "write a path, or an address of http, https or file";
-            return Err(table.error(key, item, &text).with_remedy(remedy));
+            table.tell(table.error(key, item, &text).with_remedy(remedy));
         }
         urls.push(paths.url(&url));
     }
@@ -99,9 +97,15 @@ pub(super) fn base(
             table.at,
             format!("{}: there is nothing to start from", table.what),
         );
-        return Err(error.with_remedy("name an image (iso_url or iso_urls in a Packer template)"));
+        table.tell(error.with_remedy(match table.reader.dialect {
+            Dialect::Packer => "add \"iso_url\": \"...\", and disk_image if that is a disk",
+            Dialect::Native => "add image = \"...\" for a disk, or iso = \"...\" for an installer",
+        }));
     }
-    let checksum = checksum(table, paths)?;
+    let checksum = table
+        .reader
+        .keep(checksum(table, paths))
+        .unwrap_or_default();
     Ok(Base {
         urls,
         checksum,
@@ -145,6 +149,11 @@ fn checksum(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<String> {
         return Ok(text);
     }
     if let Some(file) = text.strip_prefix("file:") {
+        let path = file.strip_prefix("//").unwrap_or(file);
+        if path.trim().is_empty() {
+            let error = table.error("checksum", node, "'file:' names no file of checksums");
+            return Err(error.with_remedy("write file:PATH-OR-URL"));
+        }
         return Ok(format!("file:{}", paths.url(file)));
     }
     let (kind, digits) = text.split_once(':').unwrap_or(("", &text));
@@ -208,7 +217,7 @@ fn size(table: &Table<'_, '_>, key: &str, node: &Node) -> Result<Option<u64>> {
 pub(super) fn cache(table: &Table<'_, '_>) -> Result<StepCache> {
     let usual = StepCache::default();
     let limit = match table.node("limit") {
-        Some(node) => size(table, "limit", node)?,
+        Some(node) => table.reader.keep(size(table, "limit", node)).flatten(),
         None => None,
     };
     Ok(StepCache {
@@ -219,44 +228,44 @@ pub(super) fn cache(table: &Table<'_, '_>) -> Result<StepCache> {
     })
 }
 
-pub(super) fn disk(table: &Table<'_, '_>, base: &Base) -> Result<(Disk, Vec<u64>)> {
+pub(super) fn disk(table: &Table<'_, '_>, base: Option<&Base>) -> Result<(Disk, Vec<u64>)> {
     let format = match table.word("format", &["qcow2", "raw"])?.as_deref() {
         Some("raw") => DiskFormat::Raw,
         _ => DiskFormat::Qcow2,
     };
     let mut bytes = match table.node("size") {
-        Some(node) => size(table, "size", node)?,
+        Some(node) => table.reader.keep(size(table, "size", node)).flatten(),
         None => None,
     };
     let keep_size = table.flag("keep-size")?.unwrap_or(false);
     let keep_backing_file = table.flag("keep-backing-file")?.unwrap_or(false);
+    let is_disk = base.is_none_or(|base| base.is_disk);
     let wrong = |message: &str, remedy: &str| {
         let text = format!("{}: {message}", table.what);
-        Err(table
-            .reader
-            .error(table.at, text)
-            .with_remedy(remedy.to_owned()))
+        let error = table.reader.error(table.at, text);
+        table.tell(error.with_remedy(remedy.to_owned()));
     };
-    if keep_backing_file && !(base.is_disk && format == DiskFormat::Qcow2) {
-        return wrong(
+    if keep_backing_file && !(is_disk && format == DiskFormat::Qcow2) {
+        wrong(
             "only a qcow2 disk that starts from a disk keeps a backing file",
             "set disk_image to true and format to qcow2, or leave out use_backing_file",
         );
     }
-    if keep_size && !base.is_disk {
-        return wrong(
+    if keep_size && !is_disk {
+        wrong(
             "a disk that starts empty has no size to keep",
             "leave out skip_resize_disk, or set disk_image to true",
         );
     }
     if keep_size {
         bytes = None;
-    } else if bytes.is_none() && !base.is_disk {
-        return wrong("an empty disk needs a size", "add size = \"40G\"");
+    } else if bytes.is_none() && !is_disk {
+        wrong("an empty disk needs a size", "add size = \"40G\"");
     }
     let mut additional = Vec::new();
     for item in table.items("additional")?.unwrap_or_default() {
-        additional.extend(size(table, "additional", item)?);
+        let size = table.reader.keep(size(table, "additional", item));
+        additional.extend(size.flatten());
     }
     let or = |word: Option<String>, default: &str| word.unwrap_or_else(|| default.to_owned());
     let disk = Disk {
@@ -328,7 +337,7 @@ pub(super) fn machine(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<Machin
         cpu_model: table.filled("cpu")?,
         cpus: cpus.unwrap_or(2).max(1),
         topology: topology.map(|count: Option<u32>| count.filter(|count| *count > 0)),
-        memory_mib: memory(table)?,
+        memory_mib: table.reader.keep(memory(table)).unwrap_or_default(),
         net_device: table
             .filled("net-device")?
             .unwrap_or_else(|| "virtio-net".to_owned()),
@@ -365,7 +374,7 @@ fn vnc(machine: &Table<'_, '_>) -> Result<Option<Vnc>> {
     let ports = range_of(&table, "ports", (5900, 6000))?.unwrap_or((5900, 6000));
     if ports.0 < 5900 {
         let text = format!("{}: VNC ports begin at 5900", table.name("ports"));
-        return Err(table.reader.error(table.at, text));
+        table.tell(table.reader.error(table.at, text));
     }
     let vnc = Vnc {
         address: table
@@ -378,7 +387,7 @@ fn vnc(machine: &Table<'_, '_>) -> Result<Option<Vnc>> {
             (_, password) => password,
         },
     };
-    table.finish()?;
+    table.finish();
     Ok(enabled.then_some(vnc))
 }
 
@@ -409,19 +418,15 @@ fn firmware(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<Firmware> {
                 "{}: one file of firmware and a pair for UEFI are given",
                 table.what
             );
-            return Err(table
-                .reader
-                .error(table.at, text)
-                .with_remedy("keep one of them"));
+            let error = table.reader.error(table.at, text);
+            table.tell(error.with_remedy("keep one of them"));
         }
         return Ok(Firmware::File { path: file, flash });
     }
     if secure && !efi {
         let text = format!("{}: secure boot needs UEFI", table.name("secure"));
-        return Err(table
-            .reader
-            .error(table.at, text)
-            .with_remedy("write boot = \"uefi\""));
+        let error = table.reader.error(table.at, text);
+        table.tell(error.with_remedy("write boot = \"uefi\""));
     }
     if !efi {
         return Ok(Firmware::Default);

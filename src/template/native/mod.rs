@@ -73,6 +73,7 @@
 
 mod ansible;
 mod boot;
+mod foreign;
 mod machine;
 mod paths;
 mod post;
@@ -87,13 +88,16 @@ use selection::{builds, choose, declared, undeclared};
 use std::path::Path;
 use std::time::Duration;
 
+use super::LoadRequest;
 use super::check::{Findings, Severity};
 use super::document::{Entry, Kind, Node, Source};
 use super::functions::{Packer, Part, Surroundings};
-use super::model::{Build, Codec, Dialect, DiskFormat, Output, Seal, Shutdown, Template};
+use super::model::{
+    Build, Codec, Dialect, Disk, DiskFormat, Output, PostProcessor, Provisioner, Seal, Shutdown,
+    Template,
+};
 use super::reader::{Reader, Table, unknown_key};
 use super::variables;
-use super::{LoadRequest, Loaded};
 use crate::error::Result;
 
 /// What is removed from a guest unless a template says otherwise, in this order.
@@ -125,22 +129,23 @@ pub(super) fn decode(
     dialect: Dialect,
     request: &LoadRequest<'_>,
     surroundings: &Surroundings<'_>,
-) -> Result<Loaded> {
+    findings: &Findings,
+) -> Result<Template> {
     let Kind::Table(entries) = &root.kind else {
         return Err(source.error(root.at, "expected a table"));
     };
-    known_keys(source, entries)?;
+    findings.begin(source, root.at);
+    known_keys(source, entries, findings);
     let (declared, mut sensitive) = declared(source, root)?;
     let variables = variables::resolve(source, &declared, request, surroundings)?;
-    let findings = Findings::default();
-    undeclared(source, &declared, &variables, dialect, &findings);
+    undeclared(source, &declared, &variables, dialect, findings);
     let outside = Reader {
         source,
         dialect,
         packer: Packer::new(surroundings, Part::Outside, &variables.values),
         held: &variables.held,
         secrets: &[],
-        findings: &findings,
+        findings,
     };
     let top = Table::new(&outside, root, "")?;
     sensitive.extend(top.texts("sensitive")?);
@@ -157,6 +162,7 @@ pub(super) fn decode(
         },
         directory: &request.directory,
         home: request.environment.get("HOME").map(String::as_str),
+        programs: request.environment.get("PATH").map_or("", String::as_str),
     };
     let builds = builds(&top, &request.path)?;
     let names: Vec<String> = builds.iter().map(|(name, _)| name.clone()).collect();
@@ -178,7 +184,7 @@ pub(super) fn decode(
             packer: Packer::new(surroundings, part(steps), &variables.values),
             held: &variables.held,
             secrets: &hidden,
-            findings: &findings,
+            findings,
         };
         let parts = Parts {
             machine: &reader(false),
@@ -190,22 +196,19 @@ pub(super) fn decode(
             except: &request.except,
             paths: &paths,
         };
-        made.push(parts.build(&mut secrets)?);
+        made.extend(parts.build(&mut secrets));
     }
     secrets.sort();
     secrets.dedup();
-    Ok(Loaded {
-        template: Template {
-            path: request.path.clone(),
-            dialect,
-            builds: made,
-            secrets,
-        },
-        findings: findings.finish(),
+    Ok(Template {
+        path: request.path.clone(),
+        dialect,
+        builds: made,
+        secrets,
     })
 }
 
-fn known_keys(source: &Source, entries: &[Entry]) -> Result<()> {
+fn known_keys(source: &Source, entries: &[Entry], findings: &Findings) {
     let mut known = vec![
         "name",
         "description",
@@ -218,12 +221,9 @@ fn known_keys(source: &Source, entries: &[Entry]) -> Result<()> {
         "post",
     ];
     known.extend(SECTIONS);
-    match entries
-        .iter()
-        .find(|entry| !known.contains(&entry.key.as_str()))
-    {
-        Some(entry) => Err(unknown_key(source, entry, "", &known)),
-        None => Ok(()),
+    let is_known = |entry: &&Entry| known.contains(&entry.key.as_str());
+    for entry in entries.iter().filter(|entry| !is_known(entry)) {
+        findings.mistake(unknown_key(source, entry, "", &known));
     }
 }
 
@@ -259,6 +259,14 @@ fn range_of(
         return Err(table.error(key, node, &text));
     }
     Ok(Some(range))
+}
+
+/// Provisioners and post-processors of a build.
+#[derive(Default)]
+struct Steps {
+    provisioners: Vec<Provisioner>,
+    cleanup: Option<Provisioner>,
+    post_processors: Vec<Vec<PostProcessor>>,
 }
 
 /// What a build is read from.
@@ -307,108 +315,117 @@ impl<'a, 'r> Parts<'a, 'r> {
     }
 
     /// Tables of a list at the top.
-    fn list(&self, key: &'static str) -> Result<Vec<&'r Node>> {
+    fn list(&self, key: &'static str) -> Vec<&'r Node> {
         match self.root.member(key) {
-            None => Ok(Vec::new()),
+            None => Vec::new(),
             Some(Node {
                 kind: Kind::List(items),
                 ..
-            }) => Ok(items.iter().collect()),
+            }) => items.iter().collect(),
             Some(node) => {
                 let text = format!("{key}: expected a list of tables, found {}", node.what());
-                Err(self
-                    .machine
-                    .error(node.at, text)
-                    .with_remedy(format!("write [[{key}]]")))
+                let error = self.machine.error(node.at, text);
+                let findings = self.machine.findings;
+                findings.mistake(error.with_remedy(format!("write [[{key}]]")));
+                Vec::new()
             }
         }
     }
 
-    fn build(&self, secrets: &mut Vec<String>) -> Result<Build> {
+    /// What a part of the build is read from, read; `None`: it is a mistake.
+    fn read<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&Table<'a, 'r>) -> Result<T>,
+    ) -> Option<T> {
+        let findings = self.machine.findings;
+        let table = findings.keep(self.section(key))?;
+        findings.begin(self.machine.source, table.at);
+        let read = findings.keep(read(&table))?;
+        table.finish();
+        Some(read)
+    }
+
+    /// `None`: it holds mistakes, which are told.
+    fn build(&self, secrets: &mut Vec<String>) -> Option<Build> {
+        let findings = self.machine.findings;
         if let Some(node) = self.own {
             let what = format!("build '{}'", self.name);
-            let table = Table::new(self.machine, node, what)?;
+            let table = findings.keep(Table::new(self.machine, node, what))?;
+            findings.begin(self.machine.source, node.at);
             for key in SECTIONS {
                 table.entry(key);
             }
-            table.finish()?;
+            table.finish();
         }
-        let section = |key| self.section(key);
-        let table = section("base")?;
-        let otherwise = ["kernel", "tftp"].map(|key| section("boot").map(|boot| boot.has(key)));
-        let otherwise = otherwise.into_iter().collect::<Result<Vec<_>>>()?;
-        let base = machine::base(&table, self.paths, otherwise.contains(&true))?;
-        table.finish()?;
-        let table = section("disk")?;
-        let (disk, additional_disks) = machine::disk(&table, &base)?;
-        table.finish()?;
-        let table = section("machine")?;
-        let vnc_disabled = table.flag("vnc-disabled")?.unwrap_or(false);
-        let mut machine = machine::machine(&table, self.paths)?;
-        if vnc_disabled {
-            machine.vnc = None;
-        }
-        let arguments = table.node("qemu-args");
-        table.finish()?;
+        let otherwise = ["kernel", "tftp"];
+        let otherwise =
+            { otherwise.iter() }.any(|key| self.section("boot").is_ok_and(|boot| boot.has(key)));
+        let base = self.read("base", |table| machine::base(table, self.paths, otherwise));
+        let disk = self.read("disk", |table| machine::disk(table, base.as_ref()));
+        let mut arguments = None;
+        let machine = self.read("machine", |table| {
+            let vnc_disabled = table.flag("vnc-disabled")?.unwrap_or(false);
+            let mut machine = machine::machine(table, self.paths)?;
+            if vnc_disabled {
+                machine.vnc = None;
+            }
+            arguments = table.node("qemu-args");
+            Ok((machine, vnc_disabled))
+        });
+        let vnc = { machine.iter() }.filter_map(|(machine, _)| machine.vnc.as_ref());
         secrets.extend(
-            { machine.vnc.iter() }
-                .filter_map(|vnc| vnc.password.clone())
+            vnc.filter_map(|vnc| vnc.password.clone())
                 .filter(|password| password.len() >= 8),
         );
-        let table = section("seed")?;
-        let seed = machine::seed(&table, self.paths)?;
-        table.finish()?;
-        let table = section("boot")?;
-        let boot = boot::boot(&table, vnc_disabled, self.paths)?;
-        table.finish()?;
-        let [http, cd, floppy] = [section("http")?, section("cd")?, section("floppy")?];
-        let media = boot::media(&http, &cd, &floppy, self.paths)?;
-        http.finish()?;
-        cd.finish()?;
-        floppy.finish()?;
-        let table = section("ssh")?;
-        let communicator = ssh::ssh(&table, self.paths, secrets)?;
-        table.finish()?;
-        let table = section("output")?;
-        let output = self.output(&table, &disk)?;
-        table.finish()?;
-        let table = section("seal")?;
-        let seal = seal(&table)?;
-        table.finish()?;
-        let table = section("shutdown")?;
-        let shutdown = self.shutdown(&table, communicator.is_some())?;
-        table.finish()?;
-        let table = section("cache")?;
-        let cache = machine::cache(&table)?;
-        table.finish()?;
-        let mut build = Build {
+        let seed = self.read("seed", |table| machine::seed(table, self.paths));
+        let vnc_disabled = machine.as_ref().is_some_and(|(_, disabled)| *disabled);
+        let boot = self.read("boot", |table| boot::boot(table, vnc_disabled, self.paths));
+        let media = self.read("http", |http| {
+            let media = self.read("cd", |cd| {
+                let media = self.read("floppy", |floppy| boot::media(http, cd, floppy, self.paths));
+                Ok(media)
+            });
+            Ok(media.flatten())
+        });
+        let communicator = self.read("ssh", |table| ssh::ssh(table, self.paths, secrets));
+        let output = self.read("output", |table| {
+            self.output(table, disk.as_ref().map(|(disk, _)| disk))
+        });
+        let seal = self.read("seal", seal);
+        let entered = communicator.as_ref().is_none_or(Option::is_some);
+        let shutdown = self.read("shutdown", |table| self.shutdown(table, entered));
+        let cache = self.read("cache", machine::cache);
+        let steps = self.steps();
+        let (disk, additional_disks) = disk?;
+        let build = Build {
             name: self.name.to_owned(),
             kind: "qemu".to_owned(),
-            base,
+            base: base?,
             disk,
             additional_disks,
-            machine,
-            seed,
-            boot,
-            media,
-            communicator,
-            provisioners: Vec::new(),
-            cleanup: None,
-            seal,
-            shutdown,
-            cache,
-            output,
-            post_processors: Vec::new(),
+            machine: machine?.0,
+            seed: seed?,
+            boot: boot?,
+            media: media.flatten()?,
+            communicator: communicator?,
+            provisioners: steps.provisioners,
+            cleanup: steps.cleanup,
+            seal: seal?,
+            shutdown: shutdown?,
+            cache: cache?,
+            output: output?,
+            post_processors: steps.post_processors,
         };
         if let Some(node) = arguments {
             self.judge_arguments(node, &build);
         }
-        self.steps(&mut build)?;
-        Ok(build)
+        Some(build)
     }
 
-    /// Provisioners and post-processors.
-    fn steps(&self, build: &mut Build) -> Result<()> {
+    /// Provisioners and post-processors; those that hold mistakes are told and left out.
+    fn steps(&self) -> Steps {
+        let findings = self.steps.findings;
         let of = |key: &str, number: usize| match self.steps.dialect {
             Dialect::Packer => format!(
                 "{} {number}",
@@ -420,35 +437,42 @@ impl<'a, 'r> Parts<'a, 'r> {
             ),
             Dialect::Native => format!("{key} {number}"),
         };
-        for (number, node) in self.list("provision")?.into_iter().enumerate() {
-            let what = of("provision", number + 1);
-            if let Some(chosen) = step::choose(self.steps, node, &what, self.name, self.names)? {
-                let step = step::step(self.steps, node, &what, chosen, self.paths)?;
-                build.provisioners.push(step);
+        let step = |node: &'r Node, what: &str| -> Result<Option<Provisioner>> {
+            findings.begin(self.steps.source, node.at);
+            // Stands for what has been told already.
+            if node.kind == Kind::Null {
+                return Ok(None);
             }
+            let chosen = step::choose(self.steps, node, what, self.name, self.names)?;
+            chosen
+                .map(|chosen| step::step(self.steps, node, what, chosen, self.paths))
+                .transpose()
+        };
+        let mut steps = Steps::default();
+        for (number, node) in self.list("provision").into_iter().enumerate() {
+            let step = findings.keep(step(node, &of("provision", number + 1)));
+            steps.provisioners.extend(step.flatten());
         }
         if let Some(node) = self.root.member("cleanup") {
-            let what = "the cleanup";
-            if let Some(chosen) = step::choose(self.steps, node, what, self.name, self.names)? {
-                build.cleanup = Some(step::step(self.steps, node, what, chosen, self.paths)?);
-            }
+            steps.cleanup = findings.keep(step(node, "the cleanup")).flatten();
         }
-        for (number, node) in self.list("post")?.into_iter().enumerate() {
-            let what = of("post", number + 1);
+        for (number, node) in self.list("post").into_iter().enumerate() {
+            findings.begin(self.steps.source, node.at);
             let chain = post::chain(
                 self.steps,
                 node,
-                &what,
+                &of("post", number + 1),
                 self.name,
                 self.names,
                 self.except,
                 self.paths,
-            )?;
-            if !chain.is_empty() {
-                build.post_processors.push(chain);
-            }
+            );
+            let chain = findings.keep(chain);
+            steps
+                .post_processors
+                .extend(chain.filter(|chain| !chain.is_empty()));
         }
-        Ok(())
+        steps
     }
 
     fn judge_arguments(&self, node: &Node, build: &Build) {
@@ -480,8 +504,9 @@ impl<'a, 'r> Parts<'a, 'r> {
         }
     }
 
-    fn output(&self, table: &Table<'_, '_>, disk: &super::model::Disk) -> Result<Output> {
-        let raw = disk.format == DiskFormat::Raw;
+    fn output(&self, table: &Table<'_, '_>, disk: Option<&Disk>) -> Result<Output> {
+        let raw = disk.is_some_and(|disk| disk.format == DiskFormat::Raw);
+        let keeps_backing = disk.is_some_and(|disk| disk.keep_backing_file);
         let codec = match table
             .word("compression", &["none", "zlib", "zstd"])?
             .as_deref()
@@ -496,24 +521,17 @@ impl<'a, 'r> Parts<'a, 'r> {
             Some(true) if codec == Codec::None => Codec::Zlib,
             _ => codec,
         };
-        let skip = table.flag("skip-compaction")?.unwrap_or(false) || disk.keep_backing_file;
+        let skip = table.flag("skip-compaction")?.unwrap_or(false) || keeps_backing;
         let compact = table
             .flag("compact")?
             .unwrap_or(!(skip && codec == Codec::None) || raw);
         let end = if raw { "raw" } else { "qcow2" };
-        let directory = table.filled("directory")?;
-        let name = table.text_at("name")?.filter(|(name, _)| !name.is_empty());
-        if let Some((name, node)) = &name
-            && (name.contains('/') || name == "." || name == "..")
-        {
-            let error = table.error("name", node, &format!("'{name}' is no name of a file"));
-            return Err(error.with_remedy("name the directory apart from it"));
-        }
+        let (directory, name) = paths::output(table, self.paths)?;
         Ok(Output {
             directory: directory
                 .unwrap_or_else(|| format!("output-{}", self.name))
                 .into(),
-            name: name.map_or_else(|| format!("{}.{end}", self.name), |(name, _)| name),
+            name: name.unwrap_or_else(|| format!("{}.{end}", self.name)),
             codec,
             level: table.number("level", -22, 22)?,
             compact,

@@ -5,8 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::template::go;
+use crate::error::Result;
 use crate::template::model::Text;
+use crate::template::reader::Table;
+use crate::template::{go, plain};
 
 /// How paths are read.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub(super) struct Paths<'a> {
     pub(super) directory: &'a Path,
     /// For `~`.
     pub(super) home: Option<&'a str>,
+    /// Directories of programs, as PATH names them.
+    pub(super) programs: &'a str,
 }
 
 impl Paths<'_> {
@@ -88,4 +92,44 @@ impl Paths<'_> {
             None => "relative paths start at the current directory",
         }
     }
+}
+
+/// Bytes of the name of a file at most.
+const LONGEST_NAME: usize = 255;
+
+/// The directory of results and the name of the disk in it, as far as they are given.
+pub(super) fn output(
+    table: &Table<'_, '_>,
+    paths: &Paths<'_>,
+) -> Result<(Option<String>, Option<String>)> {
+    let directory = table
+        .text_at("directory")?
+        .filter(|(directory, _)| !directory.is_empty());
+    if let Some((directory, node)) = &directory {
+        // A build makes its directory, and takes it away when it fails.
+        let is_own = !paths
+            .directory
+            .starts_with(plain(&paths.host(directory.as_ref())));
+        if !is_own || directory.contains('\0') {
+            let text = format!("'{directory}' can be no directory of a build's own");
+            let error = table.error("directory", node, &text);
+            table.tell(error.with_remedy("name one that is not there yet, such as \"output\""));
+        }
+    }
+    let name = table.text_at("name")?.filter(|(name, _)| !name.is_empty());
+    if let Some((name, node)) = &name {
+        let is_name = !name.contains(['/', '\0']) && name != "." && name != "..";
+        if !is_name {
+            let error = table.error("name", node, &format!("'{name}' is no name of a file"));
+            table.tell(error.with_remedy("name the directory apart from it"));
+        } else if name.len() > LONGEST_NAME {
+            let text = format!("a name of {} bytes is too long for a file", name.len());
+            let error = table.error("name", node, &text);
+            table.tell(error.with_remedy(format!("take {LONGEST_NAME} at most")));
+        }
+    }
+    Ok((
+        directory.map(|(directory, _)| directory),
+        name.map(|(name, _)| name),
+    ))
 }

@@ -1,10 +1,11 @@
 //! What becomes of an artifact.
 
 use super::Paths;
+use super::foreign::{self, Part};
 use super::publishing::{exoscale, s3};
 use super::step::{local, options};
 use crate::error::Result;
-use crate::template::document::Node;
+use crate::template::document::{Kind, Node};
 use crate::template::model::{Job, PostProcessor, Text};
 use crate::template::reader::{Reader, Table};
 
@@ -39,6 +40,10 @@ pub(super) fn chain(
         nodes.extend(list.items_of("then", then)?);
     }
     for (number, member) in nodes.into_iter().enumerate() {
+        // Stands for what has been told already.
+        if member.kind == Kind::Null {
+            continue;
+        }
         let what = match number {
             0 => what.to_owned(),
             number => format!("{what}, then {number}"),
@@ -61,6 +66,9 @@ pub(super) fn chain(
         // What is left out takes the rest of its chain along.
         if except.contains(&job.name) {
             break;
+        }
+        if let (Job::Custom { name, .. }, Some(node)) = (&job.job, member.member("custom")) {
+            foreign::look_for(&table, node, name, Part::PostProcessor, paths);
         }
         jobs.push(job);
     }
@@ -131,7 +139,9 @@ fn job(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<PostProcessor> {
                 .error(table.at, format!("{}: {missing}", table.what));
             return Err(match kind {
                 Some(_) => error,
-                None => error.with_remedy(format!("add one of {}, custom", KINDS.join(", "))),
+                None => table.misspelt(&KINDS).unwrap_or_else(|| {
+                    error.with_remedy(format!("add one of {}, custom", KINDS.join(", ")))
+                }),
             });
         }
     };
@@ -143,7 +153,7 @@ fn job(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<PostProcessor> {
         keep_input: table.flag("keep-input")?,
         job,
     };
-    table.finish()?;
+    table.finish();
     Ok(post)
 }
 
@@ -178,14 +188,16 @@ fn vagrant(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<Job> {
 fn checksum(table: &Table<'_, '_>) -> Result<Job> {
     let mut kinds = Vec::new();
     for item in table.items("checksum")?.unwrap_or_default() {
-        let kind = table.text_of("checksum", item)?;
+        let Some(kind) = table.reader.keep(table.text_of("checksum", item)) else {
+            continue;
+        };
         if !CHECKSUMS.contains(&kind.as_str()) {
             let error = table.error(
                 "checksum",
                 item,
                 &format!("there is no checksum of the kind '{kind}'"),
             );
-            return Err(error.with_remedy(format!("there is {}", CHECKSUMS.join(", "))));
+            table.tell(error.with_remedy(format!("there is {}", CHECKSUMS.join(", "))));
         }
         kinds.push(kind);
     }

@@ -39,10 +39,8 @@ fn keys(
     };
     if keys.key.is_some() != keys.secret.is_some() {
         let text = format!("{}: a key and its secret come together", table.name(secret));
-        return Err(table
-            .reader
-            .error(table.at, text)
-            .with_remedy("give both, or neither: then the environment has them"));
+        let error = table.reader.error(table.at, text);
+        table.tell(error.with_remedy("give both, or neither: then the environment has them"));
     }
     Ok(keys)
 }
@@ -86,10 +84,8 @@ pub(super) fn exoscale(table: &Table<'_, '_>) -> Result<Job> {
         .collect();
     if zones.is_empty() {
         let text = format!("{}: there is no zone", table.name("zones"));
-        return Err(table
-            .reader
-            .error(table.at, text)
-            .with_remedy("name one: ch-gva-2"));
+        let error = table.reader.error(table.at, text);
+        table.tell(error.with_remedy("name one: ch-gva-2"));
     }
     let boot_mode = match table.text_at("boot-mode")? {
         Some((text, node)) if !["", "legacy", "uefi"].contains(&text.as_str()) => {

@@ -1,5 +1,6 @@
 //! The way into the guest.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::Paths;
@@ -11,6 +12,11 @@ use crate::template::reader::Table;
 /// Longer than any build: as good as no limit.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// Bytes of a file with a key at most.
+const LONGEST_KEY: u64 = 1 << 20;
+/// What each file with a private key holds, one of them.
+const KEY_MARKS: [&str; 2] = ["PRIVATE KEY-----", "PuTTY-User-Key-File-"];
+
 /// `None`: the guest is not entered.
 pub(super) fn ssh(
     table: &Table<'_, '_>,
@@ -18,26 +24,30 @@ pub(super) fn ssh(
     secrets: &mut Vec<String>,
 ) -> Result<Option<Ssh>> {
     let communicator = table.text_at("communicator")?;
-    let enabled = match communicator
-        .as_ref()
-        .map(|(word, node)| (word.as_str(), node))
-    {
-        None | Some(("" | "ssh", _)) => true,
-        Some(("none", _)) => false,
-        Some(("winrm", node)) => {
-            let error = table.error("communicator", node, "WinRM is not there");
-            return Err(error
-                .with_remedy("guests are entered by SSH, which Windows has, too: write \"ssh\""));
-        }
-        Some((other, node)) => {
-            let error = table.error("communicator", node, &format!("there is no '{other}'"));
-            return Err(error.with_remedy("write \"ssh\" or \"none\""));
-        }
-    };
+    let enabled =
+        match communicator
+            .as_ref()
+            .map(|(word, node)| (word.as_str(), node))
+        {
+            None | Some(("" | "ssh", _)) => true,
+            Some(("none", _)) => false,
+            Some(("winrm", node)) => {
+                let error = table.error("communicator", node, "WinRM is not supported");
+                table.tell(error.with_remedy(
+                    "guests are entered by SSH, which Windows has, too: write \"ssh\"",
+                ));
+                false
+            }
+            Some((other, node)) => {
+                let error = table.error("communicator", node, &format!("there is no '{other}'"));
+                table.tell(error.with_remedy("write \"ssh\" or \"none\""));
+                false
+            }
+        };
     let username = table.filled("username")?;
     if enabled && username.is_none() {
         let text = format!("{}: there is no username for SSH", table.what);
-        return Err(table.reader.error(table.at, text).with_remedy(
+        table.tell(table.reader.error(table.at, text).with_remedy(
             "add a username (ssh_username in a Packer template); \"debian\", \"ubuntu\", \"root\" are usual ones",
         ));
     }
@@ -46,16 +56,10 @@ pub(super) fn ssh(
         .filter(|(path, _)| !path.is_empty());
     let key = key.map(|(path, node)| (paths.private(&path), node));
     if let Some((path, node)) = &key
-        && !paths.exists(path)
+        && let Some((what, remedy)) = no_key(path, paths)
     {
-        let text = format!(
-            "{}: there is no file '{}'",
-            table.name("private-key"),
-            path.display()
-        );
-        table
-            .reader
-            .find(Severity::Error, node.at, &text, paths.advice());
+        let text = format!("{}: {what}", table.name("private-key"));
+        table.reader.find(Severity::Error, node.at, &text, remedy);
     }
     let password = table.filled("password")?;
     secrets.extend(
@@ -86,10 +90,8 @@ pub(super) fn ssh(
             "{}: keys of the kind dsa are no longer taken by any guest",
             table.name("temporary-key")
         );
-        return Err(table
-            .reader
-            .error(table.at, text)
-            .with_remedy("write ed25519"));
+        let error = table.reader.error(table.at, text);
+        table.tell(error.with_remedy("write ed25519"));
     }
     let transfer = match table.word("transfer", &["scp", "sftp"])?.as_deref() {
         Some("sftp") => Transfer::Sftp,
@@ -131,6 +133,28 @@ pub(super) fn ssh(
     Ok(enabled.then_some(ssh))
 }
 
+/// Why the file at `path` is no private key, and what can be done; `None`: it looks like one.
+fn no_key(path: &Path, paths: &Paths<'_>) -> Option<(String, &'static str)> {
+    let shown = path.display();
+    if !paths.exists(path) {
+        return Some((format!("there is no file '{shown}'"), paths.advice()));
+    }
+    let bytes = match crate::store::read_file(paths.host(path), LONGEST_KEY) {
+        Ok(bytes) => bytes,
+        Err(cause) => {
+            let text = format!("'{shown}' cannot be read: {cause}");
+            return Some((text, "give a file that may be read"));
+        }
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let is_key = KEY_MARKS.iter().any(|mark| text.contains(mark));
+    (!is_key).then(|| {
+        let text = format!("'{shown}' is no private key that SSH can use");
+        let remedy = "give the private file of a pair made by ssh-keygen, not the .pub one";
+        (text, remedy)
+    })
+}
+
 fn bastion(
     ssh: &Table<'_, '_>,
     paths: &Paths<'_>,
@@ -163,7 +187,7 @@ fn bastion(
     };
     // Packer asks at the terminal, too; a build does not.
     table.flag("interactive")?;
-    table.finish()?;
+    table.finish();
     if host.is_none() {
         return Ok(None);
     }
@@ -172,10 +196,8 @@ fn bastion(
             "{}: there is no username for the machine between",
             table.what
         );
-        return Err(table
-            .reader
-            .error(table.at, text)
-            .with_remedy("add its username"));
+        let error = table.reader.error(table.at, text);
+        table.tell(error.with_remedy("add its username"));
     }
     Ok(Some(bastion))
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::foreign::{self, Part};
 use super::{Paths, ansible};
 use crate::error::Result;
 use crate::template::check::{self, Severity};
@@ -145,7 +146,10 @@ pub(super) fn step<'r>(
     let custom = table.text_at("custom")?;
     let found: Vec<&str> = KINDS.into_iter().filter(|key| table.has(key)).collect();
     let action = match (&custom, found.first().copied()) {
-        (Some((name, _)), None) => custom_action(&table, name)?,
+        (Some((name, node)), None) => {
+            foreign::look_for(&table, node, name, Part::Provisioner, paths);
+            custom_action(&table, name)?
+        }
         (None, Some("shell" | "scripts")) => Action::Shell(shell(&table, paths)?),
         (None, Some("upload" | "content" | "download")) => Action::File(file(&table, paths)?),
         (None, Some("local" | "local-scripts")) => Action::ShellLocal(local(&table, paths)?),
@@ -168,7 +172,9 @@ pub(super) fn step<'r>(
             let error = reader.error(node.at, format!("{what}: {missing}"));
             return Err(match kind {
                 Some(_) => error,
-                None => error.with_remedy(format!("add one of {}", KINDS.join(", "))),
+                None => table.misspelt(&KINDS).unwrap_or_else(|| {
+                    error.with_remedy(format!("add one of {}, custom", KINDS.join(", ")))
+                }),
             });
         }
     };
@@ -196,7 +202,7 @@ pub(super) fn step<'r>(
         cache: table.flag("cache")?,
         action,
     };
-    table.finish()?;
+    table.finish();
     Ok(step)
 }
 
@@ -219,17 +225,13 @@ fn scripts(
             "{}: scripts inline and scripts in files exclude one another",
             table.what
         );
-        return Err(table
-            .reader
-            .error(table.at, text)
-            .with_remedy("make two steps of it"));
+        let error = table.reader.error(table.at, text);
+        table.tell(error.with_remedy("make two steps of it"));
     }
     if lines.is_empty() && files.is_empty() {
         let text = format!("{}: there is no script", table.what);
-        return Err(table
-            .reader
-            .error(table.at, text)
-            .with_remedy("add one, inline or as a file"));
+        let error = table.reader.error(table.at, text);
+        table.tell(error.with_remedy("add one, inline or as a file"));
     }
     if files.is_empty() {
         return Ok(Scripts::Inline(
@@ -264,7 +266,7 @@ pub(super) fn environment(table: &Table<'_, '_>) -> Result<Vec<(String, Text)>> 
                     table.name("environment"),
                     text.0
                 );
-                return Err(table.reader.error(node.at, text));
+                table.tell(table.reader.error(node.at, text));
             }
         }
     }
@@ -285,10 +287,8 @@ fn shell(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<Shell> {
             "{}: sudo and execute-command exclude one another",
             table.what
         );
-        return Err(table
-            .reader
-            .error(table.at, text)
-            .with_remedy("keep one of them"));
+        let error = table.reader.error(table.at, text);
+        table.tell(error.with_remedy("keep one of them"));
     }
     if let (Some(command), Some(node)) = (&given, table.node("execute-command"))
         && !environment.is_empty()
@@ -349,10 +349,11 @@ fn exit_codes(table: &Table<'_, '_>) -> Result<Vec<i32>> {
     };
     let mut codes = Vec::new();
     for node in nodes {
-        let code = table.int_of("valid-exit-codes", node)?.unwrap_or(0);
+        let code = table.reader.keep(table.int_of("valid-exit-codes", node));
+        let code = code.flatten().unwrap_or(0);
         match i32::try_from(code) {
             Ok(code) => codes.push(code),
-            Err(_) => return Err(table.error("valid-exit-codes", node, "no program ends so")),
+            Err(_) => table.tell(table.error("valid-exit-codes", node, "no program ends so")),
         }
     }
     Ok(if codes.is_empty() { vec![0] } else { codes })
@@ -369,7 +370,7 @@ pub(super) fn local(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<ShellLoc
     {
         let text = format!("{}: there is no system '{unknown}'", table.name("only-on"));
         let remedy = format!("there is {}", SYSTEMS.join(", "));
-        return Err(table.reader.error(table.at, text).with_remedy(remedy));
+        table.tell(table.reader.error(table.at, text).with_remedy(remedy));
     }
     let given = table.lates("execute-command", true)?.unwrap_or_default();
     let execute_command = match given.is_empty() {
@@ -425,18 +426,15 @@ fn file(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<FileTransfer> {
             "{}: a step sends files, or sends content, or fetches files",
             table.what
         );
-        return Err(table
-            .reader
-            .error(table.at, text)
-            .with_remedy("give one of upload, content and download"));
+        let error = table.reader.error(table.at, text);
+        table.tell(error.with_remedy("give one of upload, content and download"));
     }
-    let Some(destination) = table.late("to", false)?.filter(|text| !text.0.is_empty()) else {
+    let destination = table.late("to", false)?.unwrap_or_default();
+    if destination.0.is_empty() {
         let text = format!("{}: there is no destination", table.what);
-        return Err(table
-            .reader
-            .error(table.at, text)
-            .with_remedy("say where the file is to go"));
-    };
+        let error = table.reader.error(table.at, text);
+        table.tell(error.with_remedy("say where the file is to go"));
+    }
     let direction = if downloads.is_empty() {
         Direction::Upload
     } else {

@@ -355,11 +355,21 @@ pub(super) fn builder(
     let name = object.text("name")?.map_or(kind, |(name, _)| name);
     object.what = format!("builder '{name}'");
     let mut made = Made::default();
+    let communicator = object.text("communicator")?;
+    let winrm = communicator.filter(|(word, _)| word == "winrm");
+    if let Some((_, at)) = &winrm {
+        let error = object.error(*at, "communicator: WinRM is not supported");
+        object.tell(error.with_remedy(
+            "guests are entered by SSH, which Windows has, too: write \"ssh\", with ssh_username",
+        ));
+    }
     for (key, remedy) in REFUSED {
-        if let Some(entry) = object.take(key) {
-            return Err(source
-                .error(entry.at, format!("{}: {key} is not there", object.what))
-                .with_remedy(*remedy));
+        let entry = object.take(key);
+        // What belongs to a way that there is not is no mistake of its own.
+        let told = winrm.is_some() && key.starts_with("winrm_");
+        if let Some(entry) = entry.filter(|_| !told) {
+            let error = source.error(entry.at, format!("{}: {key} is not supported", object.what));
+            object.tell(error.with_remedy(*remedy));
         }
     }
     for (key, why) in IGNORED {
@@ -416,7 +426,7 @@ pub(super) fn builder(
     }
     made.nest("vnc", "machine");
     made.nest("bastion", "ssh");
-    object.finish()?;
+    object.finish();
     let entry = Entry {
         at: node.at,
         key: name.clone(),
@@ -445,7 +455,8 @@ fn base(object: &mut Object<'_>, made: &mut Made) -> Result<()> {
     let entry = match (one, several) {
         (Some(_), Some(entry)) => {
             let error = object.error(entry.at, "iso_url and iso_urls exclude one another");
-            return Err(error.with_remedy("keep one of them"));
+            object.tell(error.with_remedy("keep one of them"));
+            Some(entry)
         }
         (Some((url, at)), None) => Some(text("image", "iso_url", at, &url)),
         (None, several) => several,
@@ -465,7 +476,8 @@ fn base(object: &mut Object<'_>, made: &mut Made) -> Result<()> {
         (None, _, Some((sum, at))) => Some((sum, at, "iso_checksum")),
         (None, Some((_, at)), None) => {
             let error = object.error(at, "iso_checksum_type is there, but no iso_checksum");
-            return Err(error.with_remedy("add iso_checksum or iso_checksum_url"));
+            object.tell(error.with_remedy("add iso_checksum or iso_checksum_url"));
+            None
         }
         (None, None, None) => None,
     };

@@ -142,8 +142,8 @@ fn table(at: usize, name: &str, entries: Vec<Entry>) -> Entry {
 /// Looks over the keys at the top.
 ///
 /// # Errors
-/// One is not known, or the whole is no object.
-pub(super) fn root_keys(source: &Source, root: &Node) -> Result<()> {
+/// The whole is no object. Keys that are not known are told.
+pub(super) fn root_keys(source: &Source, root: &Node, notes: &Findings) -> Result<()> {
     let Kind::Table(entries) = &root.kind else {
         let text = format!("expected an object, found {}", root.what());
         return Err(source.error(root.at, text));
@@ -159,7 +159,7 @@ pub(super) fn root_keys(source: &Source, root: &Node) -> Result<()> {
             entry.at,
             format!("there is no key '{}' at the top", entry.key),
         );
-        return Err(match near(&entry.key, ROOT) {
+        notes.mistake(match near(&entry.key, ROOT) {
             Some(near) => error.with_remedy(format!("did you mean '{near}'?")),
             None => error.with_remedy("a key at the top that starts with _ is a comment"),
         });
@@ -170,9 +170,11 @@ pub(super) fn root_keys(source: &Source, root: &Node) -> Result<()> {
 /// Makes the tree of a Packer template into one of qimg's own language.
 ///
 /// # Errors
-/// A key is not known, a value is not of its kind, or something is not there, by name and with the nearest way.
+/// It is no template at all. A key that is not known, a value that is not of its kind and something that is not there
+/// are told by name and with the nearest way, and what else there is is read.
 pub(super) fn translate(source: &Source, root: &Node, notes: &Findings) -> Result<Node> {
-    root_keys(source, root)?;
+    notes.begin(source, root.at);
+    root_keys(source, root, notes)?;
     let Kind::Table(members) = &root.kind else {
         return Err(source.error(root.at, "expected an object"));
     };
@@ -189,17 +191,19 @@ pub(super) fn translate(source: &Source, root: &Node, notes: &Findings) -> Resul
     };
     let mut entries = vec![text("paths", "", root.at, "current")];
     if let Some(node) = member("description") {
-        let Some(words) = node.as_text() else {
-            let text = format!("description: expected a string, found {}", node.what());
-            return Err(source.error(node.at, text));
-        };
-        entries.push(text("description", "description", node.at, words));
+        match node.as_text() {
+            Some(words) => entries.push(text("description", "description", node.at, words)),
+            None => {
+                let text = format!("description: expected a string, found {}", node.what());
+                notes.mistake(source.error(node.at, text));
+            }
+        }
     }
     if let Some(node) = member("min_packer_version") {
-        version(source, node)?;
+        notes.keep(version(source, node));
     }
     if let Some(node) = member("variables") {
-        entries.push(variables(source, node)?);
+        entries.extend(notes.keep(variables(source, node, notes)));
     }
     if let Some(node) = member("sensitive-variables") {
         let Kind::List(items) = &node.kind else {
@@ -223,45 +227,51 @@ pub(super) fn translate(source: &Source, root: &Node, notes: &Findings) -> Resul
             node: node.clone(),
         });
     }
-    let list = |key: &str| -> Result<Vec<&Node>> {
+    let list = |key: &str| -> Vec<&Node> {
         match member(key) {
-            None => Ok(Vec::new()),
+            None => Vec::new(),
             Some(Node {
                 kind: Kind::List(items),
                 ..
-            }) => Ok(items.iter().collect()),
+            }) => items.iter().collect(),
             Some(node) => {
                 let text = format!("{key}: expected a list, found {}", node.what());
-                Err(source.error(node.at, text).with_remedy("put it in [ and ]"))
+                notes.mistake(source.error(node.at, text).with_remedy("put it in [ and ]"));
+                Vec::new()
             }
         }
     };
     let mut builds = Vec::new();
-    for (number, node) in list("builders")?.into_iter().enumerate() {
-        let (name, entry) = builder::builder(source, notes, node, number + 1)?;
+    for (number, node) in list("builders").into_iter().enumerate() {
+        notes.begin(source, node.at);
+        let made = builder::builder(source, notes, node, number + 1);
+        let Some((name, entry)) = notes.keep(made) else {
+            continue;
+        };
         if builds.iter().any(|known: &Entry| known.key == name) {
             let text = format!(
                 "builder {}: there is a builder '{name}' already",
                 number + 1
             );
             let error = source.error(node.at, text);
-            return Err(error.with_remedy("give each a \"name\" of its own"));
+            notes.mistake(error.with_remedy("give each a \"name\" of its own"));
+            continue;
         }
         builds.push(entry);
     }
-    if builds.is_empty() {
-        let error = source.error(root.at, "there is no builder");
-        return Err(error.with_remedy("add \"builders\": [{\"type\": \"qemu\", ...}]"));
-    }
+    let is_empty = builds.is_empty();
     entries.push(table(root.at, "build", builds));
     let mut provision = Vec::new();
-    for (number, node) in list("provisioners")?.into_iter().enumerate() {
-        let what = format!("provisioner {}", number + 1);
-        provision.push(steps::provisioner(source, notes, node, &what)?);
+    let step = |node: &Node, what: &str| {
+        notes.begin(source, node.at);
+        steps::read_on(notes, node, steps::provisioner(source, notes, node, what))
+    };
+    for (number, node) in list("provisioners").into_iter().enumerate() {
+        provision.push(step(node, &format!("provisioner {}", number + 1)));
     }
     let mut posts = Vec::new();
-    for (number, node) in list("post-processors")?.into_iter().enumerate() {
-        posts.extend(steps::chain(source, notes, node, number + 1)?);
+    for (number, node) in list("post-processors").into_iter().enumerate() {
+        posts.extend(steps::chain(source, notes, node, number + 1));
     }
     for (key, items) in [("provision", provision), ("post", posts)] {
         if !items.is_empty() {
@@ -272,8 +282,12 @@ pub(super) fn translate(source: &Source, root: &Node, notes: &Findings) -> Resul
     }
     if let Some(node) = member("error-cleanup-provisioner") {
         let mut entry = text("cleanup", "error-cleanup-provisioner", node.at, "");
-        entry.node = steps::provisioner(source, notes, node, "error-cleanup-provisioner")?;
+        entry.node = step(node, "error-cleanup-provisioner");
         entries.push(entry);
+    }
+    if is_empty {
+        let error = source.error(root.at, "there is no builder");
+        return Err(error.with_remedy("add \"builders\": [{\"type\": \"qemu\", ...}]"));
     }
     Ok(Node {
         at: root.at,
@@ -296,7 +310,7 @@ fn version(source: &Source, node: &Node) -> Result<()> {
     }
 }
 
-fn variables(source: &Source, node: &Node) -> Result<Entry> {
+fn variables(source: &Source, node: &Node, notes: &Findings) -> Result<Entry> {
     let Kind::Table(entries) = &node.kind else {
         let text = format!("variables: expected an object, found {}", node.what());
         return Err(source.error(node.at, text));
@@ -318,7 +332,8 @@ fn variables(source: &Source, node: &Node) -> Result<Entry> {
                     entry.node.what()
                 );
                 let error = source.error(entry.node.at, text);
-                return Err(error.with_remedy("put it in double quotes"));
+                notes.mistake(error.with_remedy("put it in double quotes"));
+                made.node.kind = Kind::Text(String::new());
             }
         }
         all.push(made);

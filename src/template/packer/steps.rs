@@ -220,11 +220,11 @@ pub(super) fn provisioner(
     let mut entries = vec![text("type", "type", at, &kind)];
     entries.extend(options(&mut object, &kind, true)?);
     common(&mut object, &mut entries)?;
-    object.finish()?;
+    object.finish();
     if let Some(over) = over {
         entries.push(overridden(source, notes, over, what, &kind)?);
     }
-    complete(&kind, node.at, &mut entries);
+    complete(&kind, at, &mut entries);
     Ok(Node {
         at: node.at,
         kind: Kind::Table(entries),
@@ -251,7 +251,7 @@ fn overridden(
         let mut object = Object::new(source, notes, &build.node, what)?;
         let mut entries = options(&mut object, kind, false)?;
         common(&mut object, &mut entries)?;
-        object.finish()?;
+        object.finish();
         all.push(Entry {
             node: Node {
                 at: build.node.at,
@@ -306,12 +306,9 @@ fn options(object: &mut Object<'_>, kind: &str, whole: bool) -> Result<Vec<Entry
             let one = object.moved("playbook_file", "ansible-local", Take::Texts)?;
             let several = object.moved("playbook_files", "ansible-local", Take::Texts)?;
             if let (Some(one), Some(_)) = (&one, &several) {
-                return Err(object
-                    .error(
-                        one.at,
-                        "playbook_file and playbook_files exclude one another",
-                    )
-                    .with_remedy("keep playbook_files"));
+                let text = "playbook_file and playbook_files exclude one another";
+                let error = object.error(one.at, text);
+                object.tell(error.with_remedy("keep playbook_files"));
             }
             entries.extend(one.or(several));
             ANSIBLE_LOCAL
@@ -413,9 +410,9 @@ fn scripts(object: &mut Object<'_>, entries: &mut Vec<Entry>, to: [&str; 2]) -> 
             first.shown(),
             second.shown()
         );
-        return Err(object
-            .error(second.at.max(first.at), &text)
-            .with_remedy("make two provisioners of it"));
+        let error = object.error(second.at.max(first.at), &text);
+        object.tell(error.with_remedy("make two provisioners of it"));
+        given.truncate(1);
     }
     entries.extend(given);
     Ok(())
@@ -429,7 +426,8 @@ fn files(object: &mut Object<'_>, entries: &mut Vec<Entry>) -> Result<()> {
         Some(other) => {
             let at = direction.as_ref().map_or(object.at, |(_, at)| *at);
             let error = object.error(at, &format!("there is no direction '{other}'"));
-            return Err(error.with_remedy("write \"upload\" or \"download\""));
+            object.tell(error.with_remedy("write \"upload\" or \"download\""));
+            "upload"
         }
     };
     let one = object
@@ -452,12 +450,7 @@ fn files(object: &mut Object<'_>, entries: &mut Vec<Entry>) -> Result<()> {
 }
 
 /// One element of `post-processors` as a job, with those that take its result under `then`.
-pub(super) fn chain(
-    source: &Source,
-    notes: &Findings,
-    node: &Node,
-    number: usize,
-) -> Result<Option<Node>> {
+pub(super) fn chain(source: &Source, notes: &Findings, node: &Node, number: usize) -> Option<Node> {
     let members: Vec<&Node> = match &node.kind {
         Kind::List(items) => items.iter().collect(),
         _ => vec![node],
@@ -465,10 +458,11 @@ pub(super) fn chain(
     let mut jobs = Vec::new();
     for (place, member) in members.into_iter().enumerate() {
         let what = format!("post-processor {number}.{}", place + 1);
-        jobs.push(post(source, notes, member, &what)?);
+        notes.begin(source, member.at);
+        jobs.push(read_on(notes, member, post(source, notes, member, &what)));
     }
     if jobs.is_empty() {
-        return Ok(None);
+        return None;
     }
     let mut first = jobs.remove(0);
     if let (false, Kind::Table(entries)) = (jobs.is_empty(), &mut first.kind) {
@@ -482,7 +476,15 @@ pub(super) fn chain(
             },
         });
     }
-    Ok(Some(first))
+    Some(first)
+}
+
+/// The step or job that was read; of a mistake its place alone, so that those behind it keep their numbers.
+pub(super) fn read_on(notes: &Findings, node: &Node, read: Result<Node>) -> Node {
+    notes.keep(read).unwrap_or(Node {
+        at: node.at,
+        kind: Kind::Null,
+    })
 }
 
 fn post(source: &Source, notes: &Findings, node: &Node, what: &str) -> Result<Node> {
@@ -519,7 +521,7 @@ fn post(source: &Source, notes: &Findings, node: &Node, what: &str) -> Result<No
                 "keep_input_artifact: expected true or false, found {}",
                 entry.node.what()
             );
-            return Err(object.error(entry.node.at, &text));
+            object.tell(object.error(entry.node.at, &text));
         }
         entries.push(Entry {
             key: "keep-input".to_owned(),
@@ -599,13 +601,14 @@ fn post(source: &Source, notes: &Findings, node: &Node, what: &str) -> Result<No
             default(&mut entries, "public", Kind::Bool(!link));
         }
         "s3" => default(&mut entries, "s3", word("")),
+        "vagrant" => default(&mut entries, "vagrant", word("")),
         _ => {}
     }
     if kind == "artifice" && !entries.iter().any(|entry| entry.key == "artifice") {
         let error = object.error(node.at, "there are no files");
-        return Err(error.with_remedy("name the files that take the artifact's place"));
+        object.tell(error.with_remedy("name the files that take the artifact's place"));
     }
-    object.finish()?;
+    object.finish();
     Ok(Node {
         at: node.at,
         kind: Kind::Table(entries),

@@ -83,7 +83,7 @@ impl<'a> Object<'a> {
         let Some(entry) = self.take(key) else {
             return Ok(None);
         };
-        self.made(entry, take).map(Some)
+        Ok(self.notes.keep(self.made(entry, take)))
     }
 
     /// The value of `key` as text; empty text is none.
@@ -106,11 +106,12 @@ impl<'a> Object<'a> {
         let Some(entry) = self.take(key) else {
             return Ok(None);
         };
-        Ok(Some(Entry {
+        let made = self.notes.keep(self.made(entry, take));
+        Ok(made.map(|node| Entry {
             at: entry.at,
             key: to.to_owned(),
             shown: Some(key.to_owned()),
-            node: self.made(entry, take)?,
+            node,
         }))
     }
 
@@ -136,21 +137,24 @@ impl<'a> Object<'a> {
         rest
     }
 
-    /// An error if any key is left.
-    pub(super) fn finish(mut self) -> Result<()> {
-        let rest = self.rest();
-        let Some(entry) = rest.first() else {
-            return Ok(());
-        };
-        let text = format!("{}: there is no key '{}'", self.what, entry.key);
-        let error = self.source.error(entry.at, text);
-        Err(match near(&entry.key, self.known.iter().copied()) {
-            Some(near) => error.with_remedy(format!("did you mean '{near}'?")),
-            None if self.known.len() <= 12 => {
-                error.with_remedy(format!("there is {}", self.known.join(", ")))
-            }
-            None => error.with_remedy("take it out, or look up its spelling"),
-        })
+    /// Tells of all keys that are left.
+    pub(super) fn finish(mut self) {
+        for entry in self.rest() {
+            let text = format!("{}: there is no key '{}'", self.what, entry.key);
+            let error = self.source.error(entry.at, text);
+            self.tell(match near(&entry.key, self.known.iter().copied()) {
+                Some(near) => error.with_remedy(format!("did you mean '{near}'?")),
+                None if self.known.len() <= 12 => {
+                    error.with_remedy(format!("there is {}", self.known.join(", ")))
+                }
+                None => error.with_remedy("take it out, or look up its spelling"),
+            });
+        }
+    }
+
+    /// Tells of a mistake, and goes on.
+    pub(super) fn tell(&self, error: Error) {
+        self.notes.mistake(error);
     }
 
     pub(super) fn error(&self, at: usize, message: &str) -> Error {

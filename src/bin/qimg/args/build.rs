@@ -8,7 +8,7 @@ use clap::{ArgAction, Args, Subcommand, ValueEnum};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Template")]
 pub(crate) struct TemplateArgs {
-    /// The template: Packer's legacy JSON, or TOML
+    /// The template: Packer's legacy JSON, or TOML; - is standard input
     #[arg(value_name = "TEMPLATE")]
     pub(crate) template: PathBuf,
 
@@ -213,7 +213,8 @@ pub(crate) struct ValidateArgs {
     #[arg(long)]
     pub(crate) strict: bool,
 
-    /// Print the findings as JSON
+    /// Print the findings as JSON: a list, empty where nothing is wrong, of objects with severity (note, warning or
+    /// error), file, line and column (0: no place), message and remedy
     #[arg(long)]
     pub(crate) json: bool,
 }

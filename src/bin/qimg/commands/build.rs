@@ -31,8 +31,7 @@ pub(super) fn run(args: &BuildArgs, console: &mut Console<'_>) -> Status {
 
 /// Builds one template; `run` tells its run from others of this process.
 pub(super) fn one(args: &BuildArgs, path: &Path, run: &str, console: &mut Console<'_>) -> Status {
-    let loaded = template::loaded(path, &args.values)?;
-    human::template::findings(console.err, &loaded.findings)?;
+    let loaded = template::told(path, &args.values, console)?;
     loaded.usable()?;
     let threads = args
         .threads
