@@ -341,6 +341,25 @@ fn a_seed_is_judged_as_cloud_init_would() {
         "{error}"
     );
 }
+#[test]
+fn a_label_that_a_medium_holds_is_taken() {
+    let bench = Bench::new();
+    for label in [
+        "cidata",
+        "OEMDRV",
+        "config-2",
+        "my cd",
+        "AUTOINSTALL_CONFIG1",
+    ] {
+        let text = format!("{SMALL}[cd]\ncontent = {{ \"a\" = \"b\" }}\nlabel = \"{label}\"\n");
+        let build = bench.build("t.toml", &text);
+        assert_eq!(build.media.cd_label.as_deref(), Some(label));
+    }
+    // Of no medium that is made, and so of none.
+    let long = "l".repeat(40);
+    bench.build("t.toml", &format!("{SMALL}[cd]\nlabel = \"{long}\"\n"));
+}
+
 
 #[test]
 fn what_the_environment_has_not_is_said() {
