@@ -134,6 +134,21 @@ fn a_failed_post_processor_keeps_the_artifact_and_the_others_run() {
 const TWO: &str = r#"
 [base]
 image = "quick.qcow2"
+#[test]
+fn a_manifest_has_the_time_when_it_was_written() {
+    let workshop = Workshop::new();
+    let template = Native::quick(
+        "[[provision]]\nlocal = \"sleep 3; date +%s > then\"\n[[post]]\nmanifest = \"m.json\"\n",
+    );
+    workshop.build(&template, &[]).well();
+    let read = |name: &str| std::fs::read_to_string(workshop.path(name)).unwrap();
+    let then: u64 = read("then").trim().parse().unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&read("m.json")).unwrap();
+    let time = manifest["builds"][0]["build_time"].as_u64().unwrap();
+    // Both clocks count whole seconds.
+    assert!(time + 1 >= then, "{time} {then}");
+}
+
 [machine]
 accelerator = "tcg"
 memory = "64M"
