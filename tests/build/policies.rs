@@ -117,23 +117,23 @@ fn a_failed_post_processor_keeps_the_artifact_and_the_others_run() {
     let template = Native::quick(
         "[[post]]\nlocal = \"exit 5\"\n[[post]]\nchecksum = [\"sha256\"]\nto = \"sums\"\n",
     );
-    let ended = workshop.build(&template, &[]);
-    ended.failed(
+    let ended = workshop.build(&template, &[]).failed(
         4,
         &[
             "post-processor shell-local",
             "exit code 5",
             "the artifact is there",
+            "==> What stays of builds whose post-processors failed:\n",
+            ": VM files in: output/disk.qcow2\n",
         ],
     );
+    ended
+        .has_not("no artifacts were created")
+        .has_not("Warning: post-processor");
     assert_eq!(left(&workshop), ["output/disk.qcow2", "sums"]);
     workshop.assert_tidy();
 }
 
-/// Two builds: one that is good, one whose step fails.
-const TWO: &str = r#"
-[base]
-image = "quick.qcow2"
 #[test]
 fn a_manifest_has_the_time_when_it_was_written() {
     let workshop = Workshop::new();
@@ -149,6 +149,10 @@ fn a_manifest_has_the_time_when_it_was_written() {
     assert!(time + 1 >= then, "{time} {then}");
 }
 
+/// Two builds: one that is good, one whose step fails.
+const TWO: &str = r#"
+[base]
+image = "quick.qcow2"
 [machine]
 accelerator = "tcg"
 memory = "64M"
