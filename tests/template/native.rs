@@ -298,6 +298,26 @@ fn a_slip_is_an_error_where_packer_is_silent() {
             "[[provision]]\nlocal = \"x\"\nshell = \"y\"\n",
             "there is no key 'local'",
         ),
+        (
+            "[cd]\ncontent = { \"a\" = \"b\" }\nlabel = \"a label that is longer than it may be\"\n",
+            "a label has 1 to 32 printable ASCII characters",
+        ),
+        (
+            "[floppy]\ncontent = { \"a\" = \"b\" }\nlabel = \"AUTOUNATTEND\"\n",
+            "'AUTOUNATTEND' is no name for a FAT volume | write 1 to 11",
+        ),
+        (
+            "[[post]]\ncompress = \"{{.BuildNam}}.gz\"\n",
+            "there is no .BuildNam here | did you mean .BuildName?",
+        ),
+        (
+            "[[post]]\nchecksum = \"md5\"\nto = \"{{if .BuildName}}{{.Kind}}{{end}}\"\n",
+            "there is no .Kind here | there is .BuildName, .BuilderType, .ChecksumType",
+        ),
+        (
+            "[[post]]\nvagrant = \"{{$.Artifact}}.box\"\n",
+            "there is no .Artifact here",
+        ),
         ("when = 1979-05-27\n", "a date where none is taken"),
     ] {
         let text = match more.starts_with("when") {
@@ -322,6 +342,25 @@ fn a_slip_is_an_error_where_packer_is_silent() {
 }
 
 #[test]
+fn a_label_that_a_medium_holds_is_taken() {
+    let bench = Bench::new();
+    for label in [
+        "cidata",
+        "OEMDRV",
+        "config-2",
+        "my cd",
+        "AUTOINSTALL_CONFIG1",
+    ] {
+        let text = format!("{SMALL}[cd]\ncontent = {{ \"a\" = \"b\" }}\nlabel = \"{label}\"\n");
+        let build = bench.build("t.toml", &text);
+        assert_eq!(build.media.cd_label.as_deref(), Some(label));
+    }
+    // Of no medium that is made, and so of none.
+    let long = "l".repeat(40);
+    bench.build("t.toml", &format!("{SMALL}[cd]\nlabel = \"{long}\"\n"));
+}
+
+#[test]
 fn a_seed_is_judged_as_cloud_init_would() {
     let bench = Bench::new();
     let text = format!("{SMALL}[seed]\nuser-data = \"\"\"#cloud-config\nrun_cmd: [a]\n\"\"\"\n");
@@ -341,25 +380,6 @@ fn a_seed_is_judged_as_cloud_init_would() {
         "{error}"
     );
 }
-#[test]
-fn a_label_that_a_medium_holds_is_taken() {
-    let bench = Bench::new();
-    for label in [
-        "cidata",
-        "OEMDRV",
-        "config-2",
-        "my cd",
-        "AUTOINSTALL_CONFIG1",
-    ] {
-        let text = format!("{SMALL}[cd]\ncontent = {{ \"a\" = \"b\" }}\nlabel = \"{label}\"\n");
-        let build = bench.build("t.toml", &text);
-        assert_eq!(build.media.cd_label.as_deref(), Some(label));
-    }
-    // Of no medium that is made, and so of none.
-    let long = "l".repeat(40);
-    bench.build("t.toml", &format!("{SMALL}[cd]\nlabel = \"{long}\"\n"));
-}
-
 
 #[test]
 fn what_the_environment_has_not_is_said() {

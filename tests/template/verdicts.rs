@@ -272,6 +272,11 @@ fn judge(bench: &Bench, text: &str) -> (bool, bool, String) {
     let output = bench.packer(&["validate", "t.json"], "");
     let packer = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
+    (
+        "\"output\": \"{{.Foo}}\"",
+        Some("there is no .Foo here"),
+        "Packer fails by it when the image is made",
+    ),
     let ours = said
         .as_ref()
         .err()
