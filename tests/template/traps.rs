@@ -31,6 +31,21 @@ fn each_silent_trap_is_said_with_its_place_and_a_way_out() {
             "there is no boot command to wait for",
         ),
         (
+            "",
+            r#", "post-processors": [{"type": "vagrant", "override": {"virtualbox": {"output": "x.box"}}}]"#,
+            "override of 'virtualbox' is not used: the box is for libvirt",
+        ),
+        (
+            "",
+            r#", "post-processors": [{"type": "vagrant", "vagrantfile_template_generated": true}]"#,
+            "vagrantfile_template_generated is not used",
+        ),
+        (
+            "",
+            r#", "provisioners": [{"type": "shell-local", "inline": "a", "use_linux_pathing": true}]"#,
+            "use_linux_pathing is not used: it belongs to Windows",
+        ),
+        (
             r#""qemuargs": [["-drive", "file=seed.img"]], "#,
             "",
             "-drive takes the place of all that is given for it, and so drops the main disk | add [\"-drive\", \"file=output-qemu/packer-qemu,if=virtio,format=qcow2\"]",
