@@ -234,7 +234,7 @@ fn what_is_there_for_other_hypervisors_hinders_no_build_of_qemu() {
     assert!(error.contains("'vagrant-cloud' is not there"), "{error}");
     let error = qimg::template::convert::convert("t.json".as_ref(), request.bytes.as_ref());
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("'virtualbox-iso' is not there"), "{error}");
+    assert!(error.contains("'vagrant-cloud' is not there"), "{error}");
 }
 
 #[test]
