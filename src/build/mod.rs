@@ -46,6 +46,7 @@ mod texts;
 pub mod visit;
 mod work;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -283,9 +284,14 @@ fn post_process(
     let Some(first) = report.failed.into_iter().next() else {
         return Ok(report.artifacts);
     };
+    let mut told: Vec<&[PathBuf]> = Vec::new();
     for artifact in &report.artifacts {
-        let (text, files) = in_words(artifact);
-        reporter.kept(&text, &files);
+        // A chain that failed at once has made nothing of its own.
+        if !told.contains(&artifact.files.as_slice()) {
+            let (text, files) = in_words(artifact);
+            reporter.kept(&text, &files);
+            told.push(&artifact.files);
+        }
     }
     let own = first.error.remedy().map(|remedy| format!("{remedy}; "));
     let remedy = format!(

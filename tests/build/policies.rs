@@ -130,6 +130,8 @@ fn a_failed_post_processor_keeps_the_artifact_and_the_others_run() {
     ended
         .has_not("no artifacts were created")
         .has_not("Warning: post-processor");
+    let told = ended.said.matches("VM files in: output/disk.qcow2\n");
+    assert_eq!(told.count(), 1, "{}", ended.said);
     assert_eq!(left(&workshop), ["output/disk.qcow2", "sums"]);
     workshop.assert_tidy();
 }
