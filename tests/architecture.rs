@@ -39,7 +39,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("digest", &["error"]),
     ("keyboard", &["error", "units"]),
-    ("template", &["error", "keyboard", "seed", "store", "units"]),
+    (
+        "template",
+        &[
+            "error", "fat", "iso9660", "keyboard", "seed", "store", "units",
+        ],
+    ),
     (
         "machine",
         &["communicator", "error", "keyboard", "store", "template"],

@@ -148,6 +148,13 @@ pub enum What {
         /// Paths.
         files: Vec<String>,
     },
+    /// Files that stay although the build has failed.
+    Kept {
+        /// In words.
+        text: String,
+        /// Paths.
+        files: Vec<String>,
+    },
     /// The build, or a part of it that does not end it, has failed.
     Failure {
         /// What happened.
@@ -288,6 +295,14 @@ impl<'a> Reporter<'a> {
             index,
             builder_id: builder_id.to_owned(),
             id: self.masked(id),
+            text: self.masked(text),
+            files: files.iter().map(|file| self.masked(file)).collect(),
+        });
+    }
+
+    /// Files that stay although the build fails.
+    pub fn kept(&self, text: &str, files: &[String]) {
+        self.send(What::Kept {
             text: self.masked(text),
             files: files.iter().map(|file| self.masked(file)).collect(),
         });

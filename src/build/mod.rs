@@ -46,6 +46,7 @@ mod texts;
 pub mod visit;
 mod work;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -150,12 +151,7 @@ fn run_machine(
         post_process(request, reporter, texts, &facts, &built)
     })?;
     for (index, artifact) in artifacts.iter().enumerate() {
-        let files: Vec<String> = artifact
-            .files
-            .iter()
-            .map(|file| file.display().to_string())
-            .collect();
-        let text = format!("VM files in: {}", files.join(", "));
+        let (text, files) = in_words(artifact);
         reporter.artifact(index, &artifact.builder_id, &artifact.id, &text, &files);
     }
     Ok(Report {
@@ -245,6 +241,7 @@ fn post_process(
         stop: &*request.stop,
     };
     let fill = |text: &Text, values: &[(&str, &str)]| texts.render(text, values);
+    let mut failures = 0;
     let report = post_processor::run(
         &build.post_processors,
         built,
@@ -253,7 +250,8 @@ fn post_process(
             build_name: &build.name,
             builder_type: &build.kind,
             run_uuid: &host.run_uuid,
-            build_time: host.time,
+            clock: &|| host.time + host.started.elapsed().as_secs(),
+            accelerator: build.machine.accelerator.as_deref(),
             force: request.options.force,
             directory: &host.directory,
             threads: host.threads,
@@ -271,24 +269,45 @@ fn post_process(
             }
             post_processor::Event::Note(text) => reporter.note(text),
             post_processor::Event::Failed(failed) => {
-                reporter.warn(&format!(
-                    "post-processor {} failed: {}",
-                    failed.name, failed.error
-                ));
+                failures += 1;
+                // The first is what the build fails by, and is told as that.
+                if failures > 1 {
+                    let why = provisioner::with_cause(&failed.error);
+                    reporter.warn(&format!("post-processor {} failed: {why}", failed.name));
+                }
             }
             post_processor::Event::Removed(path) => {
                 reporter.note(&format!("Removed {}", path.display()));
             }
         },
     )?;
-    let mut failed = report.failed.into_iter();
-    match failed.next() {
-        None => Ok(report.artifacts),
-        Some(first) => Err(Error::new(
-            first.error.kind(),
-            format!("post-processor {} (line {}) failed", first.kind, first.line),
-        )
-        .with_remedy("the artifact is there: mend the cause and process it by hand, or build again")
-        .with_source(first.error)),
+    let Some(first) = report.failed.into_iter().next() else {
+        return Ok(report.artifacts);
+    };
+    let mut told: Vec<&[PathBuf]> = Vec::new();
+    for artifact in &report.artifacts {
+        // A chain that failed at once has made nothing of its own.
+        if !told.contains(&artifact.files.as_slice()) {
+            let (text, files) = in_words(artifact);
+            reporter.kept(&text, &files);
+            told.push(&artifact.files);
+        }
     }
+    let own = first.error.remedy().map(|remedy| format!("{remedy}; "));
+    let remedy = format!(
+        "{}the artifact is there: mend the cause and process it by hand, or build again",
+        own.unwrap_or_default()
+    );
+    let text = format!("post-processor {} (line {}) failed", first.kind, first.line);
+    Err(Error::new(first.error.kind(), text)
+        .with_remedy(remedy)
+        .with_source(first.error))
+}
+
+/// What an artifact is called among the results, and its files.
+fn in_words(artifact: &Artifact) -> (String, Vec<String>) {
+    let files: Vec<String> = { artifact.files.iter() }
+        .map(|file| file.display().to_string())
+        .collect();
+    (format!("VM files in: {}", files.join(", ")), files)
 }

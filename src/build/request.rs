@@ -39,6 +39,8 @@ pub struct Surroundings {
     pub run_uuid: String,
     /// Seconds since 1970.
     pub time: u64,
+    /// The same moment, for what is to be told later.
+    pub started: std::time::Instant,
     /// What programs and scripts of the host get.
     pub host: Host,
     /// How QEMU is started.

@@ -131,6 +131,14 @@ pub struct Volume {
     pieces: Vec<Piece>,
 }
 
+/// Whether a volume may be called `label`.
+///
+/// # Errors
+/// It may not.
+pub fn check_label(label: &str) -> Result<()> {
+    names::label(label).map(drop)
+}
+
 /// Lays out `tree` as a volume. Reads no contents.
 ///
 /// # Errors

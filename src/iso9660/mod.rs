@@ -31,8 +31,10 @@ use tree::{Directory, Node};
 pub const SECTOR: usize = 2048;
 /// Longest name of a file, in characters: what Joliet holds.
 pub const MAX_NAME: usize = 64;
-/// Longest volume label, in bytes: 16 UCS-2 characters of the Joliet descriptor (8.5.3 with Joliet).
-pub const MAX_LABEL: usize = 16;
+/// Longest volume label, in bytes: the volume identifier of the primary descriptor (8.4.8).
+pub const MAX_LABEL: usize = 32;
+/// What of it Joliet's descriptor holds, in UCS-2 characters; the rest is cut there, as by xorriso.
+const JOLIET_LABEL: usize = 16;
 
 /// The first path table.
 const TABLES: u32 = 19;
@@ -53,7 +55,7 @@ pub struct File {
 /// A volume to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume<'a> {
-    /// The label; lower case is kept, which the standard does not know but all systems show.
+    /// The label; lower case and blanks are kept, which the standard does not know but all systems show.
     pub label: &'a str,
     /// What is in it.
     pub files: &'a [File],
@@ -232,10 +234,15 @@ fn identifiers<'l>(laid: &'l Laid, directories: &[Directory]) -> Vec<&'l [u8]> {
     laid.order.iter().map(|number| found[*number]).collect()
 }
 
-fn check_label(label: &str) -> Result<()> {
-    if label.is_empty() || label.len() > MAX_LABEL || !label.bytes().all(|b| b.is_ascii_graphic()) {
+/// Whether a volume may be called `label`.
+///
+/// # Errors
+/// It may not.
+pub fn check_label(label: &str) -> Result<()> {
+    let printable = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    if label.trim().is_empty() || label.len() > MAX_LABEL || !label.bytes().all(printable) {
         return Err(Error::usage(format!(
-            "'{}': a label has 1 to {MAX_LABEL} printable ASCII characters without spaces",
+            "'{}': a label has 1 to {MAX_LABEL} printable ASCII characters",
             Escaped(label)
         )));
     }
@@ -337,7 +344,8 @@ fn descriptor(laid: &Laid, label: &str, total: usize, time: &Time) -> Vec<u8> {
     let text = |value: &str, length: usize| -> Vec<u8> {
         let mut field = Vec::with_capacity(length);
         if joliet {
-            field.extend(value.encode_utf16().flat_map(u16::to_be_bytes));
+            let cut = value.encode_utf16().take(JOLIET_LABEL);
+            field.extend(cut.flat_map(u16::to_be_bytes));
             while field.len() + 2 <= length {
                 field.extend([0, b' ']);
             }

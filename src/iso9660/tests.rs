@@ -110,8 +110,41 @@ fn what_was_written_is_read_back() {
 }
 
 #[test]
+fn a_label_has_up_to_32_characters_and_is_cut_for_joliet() {
+    let whole = "l".repeat(MAX_LABEL);
+    for label in ["cidata", "config-2", "my cd", "AUTOINSTALL_CONFIG1", &whole] {
+        let bytes = write(&Volume {
+            label,
+            files: &[],
+            time: 0,
+        })
+        .unwrap();
+        assert_eq!(
+            bytes[16 * SECTOR + 40..][..32],
+            *format!("{label:32}").as_bytes()
+        );
+        let cut: Vec<u8> = format!("{label:16}")
+            .bytes()
+            .take(JOLIET_LABEL)
+            .flat_map(|byte| [0, byte])
+            .collect();
+        assert_eq!(bytes[17 * SECTOR + 40..][..32], cut);
+        let store: Arc<dyn ReadAt> = Arc::new(Memory::from(bytes));
+        let options = OpenOptions {
+            format: Some(Format::Raw),
+            ..OpenOptions::default()
+        };
+        let image = Image::from_store(store, "label.iso", &options).unwrap();
+        let chain = image.chain(Depth::Chain, None).unwrap();
+        let found = identify(&crate::volume::Volume::whole(&chain)).unwrap();
+        assert_eq!(found[0].label.as_deref(), Some(label));
+    }
+}
+
+#[test]
 fn what_the_format_does_not_hold_is_refused() {
-    for label in ["", "seventeen-letters", "with space", "ümlaut"] {
+    let long = "l".repeat(MAX_LABEL + 1);
+    for label in ["", " ", &long, "a\nb", "ümlaut"] {
         assert!(
             write(&Volume {
                 label,

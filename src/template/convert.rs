@@ -5,8 +5,8 @@
 
 use std::path::Path;
 
-use super::check::{Finding, Findings};
-use super::document::{Entry, Kind, Missing, Node};
+use super::check::{Finding, Findings, Severity};
+use super::document::{Entry, Kind, Missing, Node, Source};
 use super::model::Dialect;
 use super::packer;
 use crate::error::{Error, Result};
@@ -23,14 +23,16 @@ pub struct Converted {
 /// Converts the Packer template at `path`; `bytes`: what is in it, where that is known.
 ///
 /// # Errors
-/// It cannot be read, it is no Packer template, or it holds what qimg has not.
+/// It cannot be read, it is no Packer template, or it holds what qimg has not; builds for other hypervisors are left out
+/// where there is one of ours.
 pub fn convert(path: &Path, bytes: Option<&Vec<u8>>) -> Result<Converted> {
     let (source, dialect, node) = super::read(path, bytes)?;
     if dialect != Dialect::Packer {
         return Err(Error::usage("is TOML already").at_path(path));
     }
     let findings = Findings::default();
-    let tree = packer::translate(&source, &node, &findings)?;
+    let mut tree = packer::translate(&source, &node, &findings)?;
+    leave_out(&source, &findings, &mut tree);
     if let Some(missing) = missing(&tree) {
         let error = source.missing(missing);
         return Err(error.with_remedy("take it out of the template, then convert it"));
@@ -43,6 +45,110 @@ pub fn convert(path: &Path, bytes: Option<&Vec<u8>>) -> Result<Converted> {
         text: write(&tree),
         findings,
     })
+}
+
+/// Takes builds for other hypervisors out of a template that has one of ours, and what belongs to them alone.
+fn leave_out(source: &Source, findings: &Findings, tree: &mut Node) {
+    let Kind::Table(entries) = &mut tree.kind else {
+        return;
+    };
+    let Some(builds) = entries.iter_mut().find(|entry| entry.key == "build") else {
+        return;
+    };
+    let Kind::Table(builds) = &mut builds.node.kind else {
+        return;
+    };
+    let is_here = |build: &Entry| build.node.missing().is_none();
+    if !builds.iter().any(is_here) {
+        return;
+    }
+    let mut gone = Vec::new();
+    builds.retain(|build| {
+        let Some((at, missing)) = build.node.missing() else {
+            return true;
+        };
+        let text = format!("the build '{}' is left out: {}", build.key, missing.text);
+        findings.add(Severity::Warning, source, at, &text, &missing.remedy);
+        gone.push(build.key.clone());
+        false
+    });
+    let left = builds.iter().map(|build| build.key.clone()).collect();
+    let names = Names { gone, left };
+    entries.retain_mut(|entry| match (entry.key.as_str(), &mut entry.node.kind) {
+        ("provision", Kind::List(steps)) => {
+            steps.retain_mut(|step| stays(step, &names));
+            !steps.is_empty()
+        }
+        ("post", Kind::List(chains)) => {
+            let left = { chains.drain(..) }.filter_map(|chain| shortened(chain, &names));
+            *chains = left.collect();
+            !chains.is_empty()
+        }
+        ("cleanup", _) => stays(&mut entry.node, &names),
+        _ => true,
+    });
+}
+
+/// Builds of a template that is converted.
+struct Names {
+    gone: Vec<String>,
+    left: Vec<String>,
+}
+
+/// Takes the builds that are gone out of a step or job; whether another one has it.
+fn stays(node: &mut Node, builds: &Names) -> bool {
+    let Kind::Table(entries) = &mut node.kind else {
+        return true;
+    };
+    let is_gone = |name: &str| builds.gone.iter().any(|gone| gone == name);
+    let mut stays = true;
+    entries.retain_mut(|entry| match (entry.key.as_str(), &mut entry.node.kind) {
+        ("only" | "except", Kind::List(names)) if !names.is_empty() => {
+            names.retain(|name| !name.as_text().is_some_and(is_gone));
+            let is_named = |build: &String| names.iter().any(|name| name.as_text() == Some(build));
+            stays &= match entry.key.as_str() {
+                "only" => !names.is_empty(),
+                _ => !builds.left.iter().all(is_named),
+            };
+            !names.is_empty()
+        }
+        ("override", Kind::Table(own)) => {
+            own.retain(|build| !is_gone(&build.key));
+            !own.is_empty()
+        }
+        _ => true,
+    });
+    stays
+}
+
+/// A chain without the jobs that none has any more.
+fn shortened(mut first: Node, builds: &Names) -> Option<Node> {
+    let mut jobs = Vec::new();
+    if let Kind::Table(entries) = &mut first.kind
+        && let Some(at) = entries.iter().position(|entry| entry.key == "then")
+        && let Kind::List(then) = entries.remove(at).node.kind
+    {
+        jobs = then;
+    }
+    jobs.insert(0, first);
+    jobs.retain_mut(|job| stays(job, builds));
+    if jobs.is_empty() {
+        return None;
+    }
+    let mut first = jobs.remove(0);
+    if let (false, Kind::Table(entries)) = (jobs.is_empty(), &mut first.kind) {
+        let at = first.at;
+        entries.push(Entry {
+            at,
+            key: "then".to_owned(),
+            shown: None,
+            node: Node {
+                at,
+                kind: Kind::List(jobs),
+            },
+        });
+    }
+    Some(first)
 }
 
 /// The first thing that is not there.

@@ -10,6 +10,17 @@ use super::go::{self, Value};
 use super::model::Text;
 use crate::error::{Error, Result};
 
+/// Fields that every text of a build knows from the machine's start on.
+pub const LATE_FIELDS: [&str; 7] = [
+    "OutputDir",
+    "Name",
+    "HTTPIP",
+    "HTTPPort",
+    "HTTPDir",
+    "SSHHostPort",
+    "SSHPublicKey",
+];
+
 /// What is known when a text is filled in.
 #[derive(Debug, Clone, Default)]
 pub struct Late {

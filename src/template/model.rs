@@ -654,7 +654,7 @@ pub enum Job {
     },
     /// Make a Vagrant box for libvirt.
     Vagrant {
-        /// Path, filled in late with `.BuildName .BuilderType .Provider`.
+        /// Path, filled in late with `.BuildName .BuilderType .Provider .ArtifactId`.
         output: Text,
         /// `None`: the default of gzip.
         level: Option<i32>,

@@ -13,6 +13,7 @@ use super::document::{Entry, Kind, Node, Source};
 use super::duration;
 use super::functions::{Packer, Part};
 use super::go::{self, Functions, Value};
+use super::late::LATE_FIELDS;
 use super::model::{Dialect, Text};
 use crate::error::{Error, Result};
 
@@ -298,6 +299,31 @@ impl<'a, 'r> Table<'a, 'r> {
             return Ok(None);
         };
         Ok(self.reader.keep(self.late_of(key, node, dots)))
+    }
+
+    /// Text that is filled in late, by none but these fields.
+    pub(super) fn late_by(&self, key: &'static str, fields: &[&str]) -> Result<Option<Text>> {
+        let Some(node) = self.node(key) else {
+            return Ok(None);
+        };
+        let text = self.late_of(key, node, true)?;
+        self.judge_fields(key, node, &text, fields);
+        Ok(Some(text))
+    }
+
+    /// Tells of fields that nobody will know when `text` is filled in: that would end the build at its very end.
+    pub(super) fn judge_fields(&self, key: &str, node: &Node, text: &Text, fields: &[&str]) {
+        let known = |name: &str| fields.contains(&name) || LATE_FIELDS.contains(&name);
+        // What is no template was told already.
+        let asked = go::asked(&text.0, &self.reader.packer).unwrap_or_default();
+        for name in asked.iter().filter(|name| !known(name)) {
+            let text = format!("{}: there is no .{name} here", self.name(key));
+            let remedy = match super::near(name, fields.iter().copied()) {
+                Some(near) => format!("did you mean .{near}?"),
+                None => format!("there is .{}", fields.join(", .")),
+            };
+            self.reader.find(Severity::Error, node.at, &text, &remedy);
+        }
     }
 
     /// Text that is filled in late, of a node of one's own.

@@ -117,17 +117,38 @@ fn a_failed_post_processor_keeps_the_artifact_and_the_others_run() {
     let template = Native::quick(
         "[[post]]\nlocal = \"exit 5\"\n[[post]]\nchecksum = [\"sha256\"]\nto = \"sums\"\n",
     );
-    let ended = workshop.build(&template, &[]);
-    ended.failed(
+    let ended = workshop.build(&template, &[]).failed(
         4,
         &[
             "post-processor shell-local",
             "exit code 5",
             "the artifact is there",
+            "==> What stays of builds whose post-processors failed:\n",
+            ": VM files in: output/disk.qcow2\n",
         ],
     );
+    ended
+        .has_not("no artifacts were created")
+        .has_not("Warning: post-processor");
+    let told = ended.said.matches("VM files in: output/disk.qcow2\n");
+    assert_eq!(told.count(), 1, "{}", ended.said);
     assert_eq!(left(&workshop), ["output/disk.qcow2", "sums"]);
     workshop.assert_tidy();
+}
+
+#[test]
+fn a_manifest_has_the_time_when_it_was_written() {
+    let workshop = Workshop::new();
+    let template = Native::quick(
+        "[[provision]]\nlocal = \"sleep 3; date +%s > then\"\n[[post]]\nmanifest = \"m.json\"\n",
+    );
+    workshop.build(&template, &[]).well();
+    let read = |name: &str| std::fs::read_to_string(workshop.path(name)).unwrap();
+    let then: u64 = read("then").trim().parse().unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&read("m.json")).unwrap();
+    let time = manifest["builds"][0]["build_time"].as_u64().unwrap();
+    // Both clocks count whole seconds.
+    assert!(time + 1 >= then, "{time} {then}");
 }
 
 /// Two builds: one that is good, one whose step fails.

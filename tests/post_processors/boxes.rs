@@ -66,6 +66,42 @@ fn a_box_has_the_image_its_metadata_and_settings() {
 }
 
 #[test]
+fn a_box_may_be_called_by_its_artifact() {
+    let mut bench = bench();
+    let mut post = vagrant(Some(1));
+    if let Job::Vagrant { output, .. } = &mut post.job {
+        *output = Text("b-{{.Provider}}-{{.ArtifactId}}.box".to_owned());
+    }
+    let report = bench.must(&[post]);
+    // As Packer has it of its qemu builder.
+    assert_eq!(
+        report.artifacts.last().unwrap().files,
+        [std::path::PathBuf::from("b-libvirt-VM.box")]
+    );
+}
+
+#[test]
+fn a_box_of_an_emulated_guest_asks_for_no_kvm() {
+    for (accelerator, driver) in [
+        (None, "kvm"),
+        (Some("kvm"), "kvm"),
+        (Some("auto"), "kvm"),
+        (Some("tcg"), "qemu"),
+        (Some("none"), "qemu"),
+    ] {
+        let mut bench = bench();
+        bench.accelerator = accelerator;
+        let report = bench.must(&[vagrant(Some(1))]);
+        let name = report.artifacts.last().unwrap().files[0].clone();
+        let arguments = ["xzOf", name.to_str().unwrap(), "Vagrantfile"];
+        let settings = must(bench.directory.path(), "tar", &arguments).stdout;
+        let settings = String::from_utf8(settings).unwrap();
+        let line = format!("libvirt.driver = \"{driver}\"\n");
+        assert!(settings.contains(&line), "{accelerator:?}: {settings}");
+    }
+}
+
+#[test]
 fn a_box_is_the_same_by_however_many_threads_and_needs_a_qcow2_image() {
     let made: Vec<Vec<u8>> = [1, 4]
         .into_iter()

@@ -25,6 +25,7 @@ struct Bench {
     force: bool,
     run_uuid: String,
     build_time: u64,
+    accelerator: Option<&'static str>,
     told: Vec<String>,
     scripts: Vec<Artifact>,
 }
@@ -47,6 +48,7 @@ impl Bench {
             force: false,
             run_uuid: "00000000-1111-2222-3333-444444444444".into(),
             build_time: 1_700_000_000,
+            accelerator: None,
             told: Vec::new(),
             scripts: Vec::new(),
         }
@@ -96,7 +98,8 @@ impl Bench {
             build_name: "one",
             builder_type: "file",
             run_uuid: &self.run_uuid,
-            build_time: self.build_time,
+            clock: &|| self.build_time,
+            accelerator: self.accelerator,
             force: self.force,
             directory: self.directory.path(),
             threads: self.threads,

@@ -112,6 +112,35 @@ fn a_converted_template_gives_the_same_builds_when_there_are_several() {
 }
 
 #[test]
+fn builds_for_other_hypervisors_are_left_out_of_a_converted_template() {
+    let bench = Bench::new();
+    let text = format!(
+        r#"{{"builders": [{}, {{"type": "virtualbox-iso", "vboxmanage": []}}, {{"type": "vmware-iso", "name": "vm"}}],
+        "provisioners": [{{"type": "shell", "inline": "a", "override": {{"vm": {{"inline": "b"}}}}}},
+            {{"type": "shell", "inline": "a", "only": ["vm", "qemu"]}},
+            {{"type": "shell", "inline": "a", "except": ["vm"]}},
+            {{"type": "converge", "only": ["vm"]}}, {{"type": "inspec", "except": ["qemu"]}}],
+        "post-processors": [[{{"type": "compress", "only": ["vm"]}}, {{"type": "checksum"}}, {{"type": "manifest", "only": "virtualbox-iso"}}],
+            {{"type": "vsphere", "only": ["vm"]}}]}}"#,
+        builder(""),
+    );
+    same(&bench, &text, |_| {});
+    let converted = convert("t.json".as_ref(), Some(&text.clone().into_bytes())).unwrap();
+    let said: Vec<&str> = { converted.findings.iter() }
+        .map(|finding| finding.message.as_str())
+        .collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said[0].starts_with("the build 'virtualbox-iso' is left out"),
+        "{said:?}"
+    );
+    // Where there is none of ours, nothing is.
+    let text = r#"{"builders": [{"type": "virtualbox-iso"}]}"#;
+    let error = convert("t.json".as_ref(), Some(&text.into())).unwrap_err();
+    assert!(error.to_string().contains("is not there"), "{error}");
+}
+
+#[test]
 fn what_is_no_packer_template_is_not_converted() {
     let error = convert("t.toml".as_ref(), Some(&b"a = 1".to_vec())).unwrap_err();
     assert!(error.to_string().contains("TOML already"), "{error}");

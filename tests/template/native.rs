@@ -305,6 +305,26 @@ fn a_slip_is_an_error_where_packer_is_silent() {
             "[[provision]]\nlocal = \"x\"\nshell = \"y\"\n",
             "there is no key 'local'",
         ),
+        (
+            "[cd]\ncontent = { \"a\" = \"b\" }\nlabel = \"a label that is longer than it may be\"\n",
+            "a label has 1 to 32 printable ASCII characters",
+        ),
+        (
+            "[floppy]\ncontent = { \"a\" = \"b\" }\nlabel = \"AUTOUNATTEND\"\n",
+            "'AUTOUNATTEND' is no name for a FAT volume | write 1 to 11",
+        ),
+        (
+            "[[post]]\ncompress = \"{{.BuildNam}}.gz\"\n",
+            "there is no .BuildNam here | did you mean .BuildName?",
+        ),
+        (
+            "[[post]]\nchecksum = \"md5\"\nto = \"{{if .BuildName}}{{.Kind}}{{end}}\"\n",
+            "there is no .Kind here | there is .BuildName, .BuilderType, .ChecksumType",
+        ),
+        (
+            "[[post]]\nvagrant = \"{{$.Artifact}}.box\"\n",
+            "there is no .Artifact here",
+        ),
         ("when = 1979-05-27\n", "a date where none is taken"),
     ] {
         let text = match more.starts_with("when") {
@@ -326,6 +346,25 @@ fn a_slip_is_an_error_where_packer_is_silent() {
             .any(|finding| finding.severity == Severity::Error
                 && finding.message.contains("no variable 'x'"))
     );
+}
+
+#[test]
+fn a_label_that_a_medium_holds_is_taken() {
+    let bench = Bench::new();
+    for label in [
+        "cidata",
+        "OEMDRV",
+        "config-2",
+        "my cd",
+        "AUTOINSTALL_CONFIG1",
+    ] {
+        let text = format!("{SMALL}[cd]\ncontent = {{ \"a\" = \"b\" }}\nlabel = \"{label}\"\n");
+        let build = bench.build("t.toml", &text);
+        assert_eq!(build.media.cd_label.as_deref(), Some(label));
+    }
+    // Of no medium that is made, and so of none.
+    let long = "l".repeat(40);
+    bench.build("t.toml", &format!("{SMALL}[cd]\nlabel = \"{long}\"\n"));
 }
 
 #[test]

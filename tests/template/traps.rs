@@ -31,6 +31,21 @@ fn each_silent_trap_is_said_with_its_place_and_a_way_out() {
             "there is no boot command to wait for",
         ),
         (
+            "",
+            r#", "post-processors": [{"type": "vagrant", "override": {"virtualbox": {"output": "x.box"}}}]"#,
+            "override of 'virtualbox' is not used: the box is for libvirt",
+        ),
+        (
+            "",
+            r#", "post-processors": [{"type": "vagrant", "vagrantfile_template_generated": true}]"#,
+            "vagrantfile_template_generated is not used",
+        ),
+        (
+            "",
+            r#", "provisioners": [{"type": "shell-local", "inline": "a", "use_linux_pathing": true}]"#,
+            "use_linux_pathing is not used: it belongs to Windows",
+        ),
+        (
             r#""qemuargs": [["-drive", "file=seed.img"]], "#,
             "",
             "-drive takes the place of all that is given for it, and so drops the main disk | add [\"-drive\", \"file=output-qemu/packer-qemu,if=virtio,format=qcow2\"]",
@@ -219,7 +234,7 @@ fn what_is_there_for_other_hypervisors_hinders_no_build_of_qemu() {
     assert!(error.contains("'vagrant-cloud' is not there"), "{error}");
     let error = qimg::template::convert::convert("t.json".as_ref(), request.bytes.as_ref());
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("'virtualbox-iso' is not there"), "{error}");
+    assert!(error.contains("'vagrant-cloud' is not there"), "{error}");
 }
 
 #[test]

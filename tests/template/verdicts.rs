@@ -245,6 +245,13 @@ const TEMPLATES: &str = r##"
 {"builders": [@], "post-processors": [{"type": "checksum", "checksum_types": ["nope"]}]}
 {"builders": [@], "post-processors": [{"type": "checksum", "checksum_types": "md5"}]}
 {"builders": [@], "post-processors": [{"type": "compress", "output": "{{.Foo}}"}]}
+{"builders": [@], "post-processors": [{"type": "vagrant", "output": "{{.Provider}}-{{.ArtifactId}}-{{.BuildName}}"}]}
+{"builders": [@], "post-processors": [{"type": "vagrant", "override": {"libvirt": {"compression_level": 1}, "virtualbox": {"compression_level": 0}}}]}
+{"builders": [@], "post-processors": ["vagrant"]}
+{"builders": [@], "post-processors": [{"type": "vagrant", "override": 3}]}
+{"builders": [@], "post-processors": [{"type": "vagrant", "provider_override": "libvirt"}]}
+{"builders": [@], "post-processors": [{"type": "vagrant", "vagrantfile_template_generated": true}]}
+{"builders": [@], "provisioners": [{"type": "shell-local", "inline": ["a"], "use_linux_pathing": false}]}
 {"builders": [@], "post-processors": [{"type": "manifest", "custom_data": {"a": 1}}]}
 {"builders": [@], "post-processors": [{"type": "manifest", "bogus": 1}]}
 {"builders": [@], "post-processors": [{"type": "artifice"}]}
@@ -264,6 +271,11 @@ const EXCEPTIONS: &[(&str, Option<&str>, &str)] = &[
         "whether a bridge is there is seen when the machine starts",
     ),
     ("\"_c\": 1", None, "a comment may be anything"),
+    (
+        "\"output\": \"{{.Foo}}\"",
+        Some("there is no .Foo here"),
+        "Packer fails by it when the image is made",
+    ),
 ];
 
 fn judge(bench: &Bench, text: &str) -> (bool, bool, String) {

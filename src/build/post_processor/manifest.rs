@@ -125,7 +125,7 @@ fn entry(order: &Order<'_>, artifact: &Artifact, context: &Context<'_>) -> Resul
         build_time: if order.strip_time {
             0
         } else {
-            i64::try_from(context.build_time).unwrap_or(i64::MAX)
+            i64::try_from((context.clock)()).unwrap_or(i64::MAX)
         },
         files: Some(files).filter(|files| !files.is_empty()),
         artifact_id: artifact.id.clone(),

@@ -39,8 +39,10 @@ pub struct Context<'a> {
     pub builder_type: &'a str,
     /// Tells one run from another.
     pub run_uuid: &'a str,
-    /// Seconds since 1970.
-    pub build_time: u64,
+    /// Seconds since 1970, whenever it is asked.
+    pub clock: &'a (dyn Fn() -> u64 + Sync),
+    /// What the template has the guest run by, where it says so.
+    pub accelerator: Option<&'a str>,
     /// Files of earlier runs count for nothing.
     pub force: bool,
     /// What relative paths start from.
@@ -312,7 +314,8 @@ impl Running<'_> {
                 include,
                 vagrantfile,
             } => {
-                let output = context.output(output, &[("Provider", "libvirt")])?;
+                let further = [("Provider", "libvirt"), ("ArtifactId", &artifact.id)];
+                let output = context.output(output, &further)?;
                 self.claim(&output, artifact)?;
                 context.make_room(&output)?;
                 let order = vagrant::Box {

@@ -58,9 +58,10 @@ pub(super) fn pack(
         virtual_size: size.div_ceil(1 << 30),
     })
     .map_err(|error| Error::io("write metadata.json", error.into()))?;
-    let mut settings = String::from(
+    let driver = driver(context.accelerator);
+    let mut settings = format!(
         "Vagrant.configure(\"2\") do |config|\n  config.vm.provider :libvirt do |libvirt|\n    \
-         libvirt.driver = \"kvm\"\n  end\nend\n",
+         libvirt.driver = \"{driver}\"\n  end\nend\n",
     );
     if let Some(template) = order.vagrantfile {
         let path = context.output(template, &[("Provider", "libvirt")])?;
@@ -99,6 +100,14 @@ pub(super) fn pack(
     made.builder_id = "mitchellh.post-processor.vagrant".to_owned();
     "libvirt".clone_into(&mut made.id);
     Ok(made)
+}
+
+/// What libvirt calls a template's accelerator. Which one the host has does not count: a box is not for this host.
+fn driver(accelerator: Option<&str>) -> &'static str {
+    match accelerator {
+        Some("tcg" | "none") => "qemu",
+        _ => "kvm",
+    }
 }
 
 /// The artifact's image and the size of its disk.

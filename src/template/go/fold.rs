@@ -84,6 +84,51 @@ fn pipeline_needs(pipeline: &Pipeline, later: &[&str]) -> bool {
     })
 }
 
+/// Names that `text` asks its dot for. What stands where the dot is another, or in a template of its own, is not looked at.
+pub(crate) fn asked(text: &str, functions: &dyn Functions) -> Result<Vec<String>, Fault> {
+    let mut names = Vec::new();
+    if text.contains("{{") {
+        nodes_ask(&parse::parse(text, functions)?.body, true, &mut names);
+    }
+    Ok(names)
+}
+
+/// `whole`: the dot is the one at the start.
+fn nodes_ask(nodes: &[Node], whole: bool, names: &mut Vec<String>) {
+    for node in nodes {
+        match node {
+            Node::Text(_) | Node::Break(_) | Node::Continue(_) => {}
+            Node::Action(pipeline) => pipeline_asks(pipeline, whole, names),
+            Node::Branch(branch) => {
+                pipeline_asks(&branch.pipeline, whole, names);
+                let same = whole && branch.kind == BranchKind::If;
+                nodes_ask(&branch.body, same, names);
+                if let Some(nodes) = &branch.otherwise {
+                    nodes_ask(nodes, whole, names);
+                }
+            }
+            Node::Template { dot, .. } => {
+                if let Some(pipeline) = dot {
+                    pipeline_asks(pipeline, whole, names);
+                }
+            }
+        }
+    }
+}
+
+fn pipeline_asks(pipeline: &Pipeline, whole: bool, names: &mut Vec<String>) {
+    for word in pipeline.commands.iter().flat_map(|command| &command.words) {
+        match &word.kind {
+            WordKind::Field(fields) if whole => names.extend(fields.first().cloned()),
+            WordKind::Variable(name, fields) if name == "$" => {
+                names.extend(fields.first().cloned());
+            }
+            WordKind::Group(pipeline, _) => pipeline_asks(pipeline, whole, names),
+            _ => {}
+        }
+    }
+}
+
 struct Folder<'a> {
     functions: &'a dyn Functions,
     later: &'a [&'a str],

@@ -16,7 +16,7 @@ mod time;
 mod tree;
 mod value;
 
-pub(crate) use fold::{escape, fold, needs};
+pub(crate) use fold::{asked, escape, fold, needs};
 pub(crate) use format::print_one;
 pub(crate) use time::{Moment, layout, strftime};
 pub(crate) use value::Value;

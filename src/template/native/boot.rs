@@ -2,6 +2,8 @@
 
 use super::{Paths, range_of};
 use crate::error::Result;
+use crate::fat;
+use crate::iso9660;
 use crate::keyboard::Layout;
 use crate::template::check::{self, Severity};
 use crate::template::document::Node;
@@ -212,6 +214,24 @@ fn note_missing(table: &Table<'_, '_>, key: &str, node: &Node, path: &str, paths
         .find(Severity::Warning, node.at, &text, paths.advice());
 }
 
+/// Refuses a label that the medium cannot hold.
+fn judge_label(
+    table: &Table<'_, '_>,
+    label: Option<&str>,
+    check: fn(&str) -> Result<()>,
+) -> Result<()> {
+    let (Some(label), Some(node)) = (label, table.node("label")) else {
+        return Ok(());
+    };
+    check(label).map_err(|error| {
+        let own = table.error("label", node, &error.to_string());
+        match error.remedy() {
+            Some(remedy) => own.with_remedy(remedy.to_owned()),
+            None => own,
+        }
+    })
+}
+
 pub(super) fn media(
     http: &Table<'_, '_>,
     cd: &Table<'_, '_>,
@@ -236,6 +256,12 @@ pub(super) fn media(
         floppy_content: floppy.filled_map("content")?,
         floppy_label: floppy.filled("label")?,
     };
+    if media.has_cd() {
+        judge_label(cd, media.cd_label.as_deref(), iso9660::check_label)?;
+    }
+    if media.has_floppy() {
+        judge_label(floppy, media.floppy_label.as_deref(), fat::check_label)?;
+    }
     if let (Some((_, node)), Some(path)) = (&directory, &media.http_directory)
         && !paths.exists(path)
     {

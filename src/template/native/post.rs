@@ -21,6 +21,8 @@ const KINDS: [&str; 9] = [
     "s3",
     "exoscale",
 ];
+/// Fields of every job's texts.
+pub(super) const FIELDS: [&str; 2] = ["BuildName", "BuilderType"];
 const CHECKSUMS: [&str; 6] = ["md5", "sha1", "sha224", "sha256", "sha384", "sha512"];
 
 /// Reads one chain: a job, and those that take what it makes.
@@ -159,7 +161,7 @@ fn job(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<PostProcessor> {
 
 fn compress(table: &Table<'_, '_>) -> Result<Job> {
     let output = table
-        .late("compress", true)?
+        .late_by("compress", &FIELDS)?
         .filter(|text| !text.0.is_empty());
     Ok(Job::Compress {
         output: output.unwrap_or_else(|| Text("packer_{{.BuildName}}_{{.BuilderType}}".to_owned())),
@@ -170,7 +172,10 @@ fn compress(table: &Table<'_, '_>) -> Result<Job> {
 
 fn vagrant(table: &Table<'_, '_>, paths: &Paths<'_>) -> Result<Job> {
     let output = table
-        .late("vagrant", true)?
+        .late_by(
+            "vagrant",
+            &[&FIELDS[..], &["Provider", "ArtifactId"]].concat(),
+        )?
         .filter(|text| !text.0.is_empty());
     let include = table.lates("include", false)?.unwrap_or_default();
     let vagrantfile = table
@@ -204,7 +209,9 @@ fn checksum(table: &Table<'_, '_>) -> Result<Job> {
     if kinds.is_empty() {
         kinds.push("md5".to_owned());
     }
-    let output = table.late("to", true)?.filter(|text| !text.0.is_empty());
+    let output = table
+        .late_by("to", &[&FIELDS[..], &["ChecksumType"]].concat())?
+        .filter(|text| !text.0.is_empty());
     Ok(Job::Checksum {
         kinds,
         output: output.unwrap_or_else(|| Text("{{.BuildName}}.{{.ChecksumType}}".to_owned())),

@@ -1,5 +1,6 @@
 //! Artifacts that go somewhere: object stores and clouds.
 
+use super::post::FIELDS;
 use crate::error::Result;
 use crate::template::model::{ExoscaleImport, Job, Keys, S3Upload, Text};
 use crate::template::reader::Table;
@@ -9,7 +10,9 @@ use crate::units::ByteSize;
 const LEAST_PART: u64 = 5 << 20;
 
 fn filled(table: &Table<'_, '_>, key: &'static str) -> Result<Option<Text>> {
-    Ok(table.late(key, true)?.filter(|text| !text.0.is_empty()))
+    Ok(table
+        .late_by(key, &FIELDS)?
+        .filter(|text| !text.0.is_empty()))
 }
 
 /// One that must be there.
@@ -61,7 +64,7 @@ pub(super) fn s3(table: &Table<'_, '_>) -> Result<Job> {
     };
     Ok(Job::S3(Box::new(S3Upload {
         bucket: wanted(table, "s3", "bucket", "name one that exists")?,
-        key: table.late("key", true)?.unwrap_or_default(),
+        key: table.late_by("key", &FIELDS)?.unwrap_or_default(),
         endpoint: filled(table, "endpoint")?,
         region: filled(table, "region")?,
         virtual_host: table.flag("virtual-host")?,
@@ -79,7 +82,10 @@ pub(super) fn exoscale(table: &Table<'_, '_>) -> Result<Job> {
         .lates("zones", true)?
         .unwrap_or_default()
         .into_iter()
-        .map(|(text, _)| text)
+        .map(|(text, node)| {
+            table.judge_fields("zones", node, &text, &FIELDS);
+            text
+        })
         .filter(|text| !text.0.is_empty())
         .collect();
     if zones.is_empty() {

@@ -1,6 +1,6 @@
 //! Packer's provisioners and post-processors.
 
-use super::super::check::Findings;
+use super::super::check::{Findings, Severity};
 use super::super::document::{Entry, Kind, Node, Source};
 use super::weak::{Object, Take};
 use super::{missing, text};
@@ -120,6 +120,15 @@ const VAGRANT: Keys = &[
     ("include", "include", Take::Texts),
     ("vagrantfile_template", "vagrantfile", Take::Text),
 ];
+/// What a box is made for, by Vagrant's name.
+const PROVIDER: &str = "libvirt";
+/// Keys of a box that have no meaning here, and why.
+const UNUSED_OF_BOXES: &[(&str, &str)] = &[(
+    "vagrantfile_template_generated",
+    "whether a Vagrantfile is there is seen when the box is made",
+)];
+/// The same of scripts on the host.
+const UNUSED_OF_SCRIPTS: &[(&str, &str)] = &[("use_linux_pathing", "it belongs to Windows")];
 const ARTIFICE: Keys = &[("files", "artifice", Take::Texts)];
 
 /// What is not there, and the nearest way. Entered here until it is.
@@ -294,6 +303,7 @@ fn options(object: &mut Object<'_>, kind: &str, whole: bool) -> Result<Vec<Entry
                 entries.push(entry);
             }
             scripts(object, &mut entries, ["local", "local-scripts"])?;
+            unused(object, UNUSED_OF_SCRIPTS);
             LOCAL
         }
         "file" => {
@@ -330,6 +340,66 @@ fn options(object: &mut Object<'_>, kind: &str, whole: bool) -> Result<Vec<Entry
         entries.extend(object.moved(key, to, *take)?);
     }
     Ok(entries)
+}
+
+/// Takes keys that have no meaning here, and says so.
+fn unused(object: &mut Object<'_>, keys: &[(&'static str, &str)]) {
+    for (key, why) in keys {
+        let said = object.take(key);
+        if let Some(entry) = said.filter(|entry| entry.node.kind != Kind::Bool(false)) {
+            warn(object, entry, &format!("{key} is not used: {why}"));
+        }
+    }
+}
+
+fn warn(object: &Object<'_>, entry: &Entry, text: &str) {
+    let text = format!("{}: {text}", object.what);
+    object.notes.add(
+        Severity::Warning,
+        object.source,
+        entry.at,
+        &text,
+        "take it out",
+    );
+}
+
+/// What a template says of boxes for one provider alone, put over what it says of all; only that of ours counts.
+fn provider(object: &mut Object<'_>, entries: &mut Vec<Entry>) -> Result<()> {
+    unused(object, UNUSED_OF_BOXES);
+    if let Some((name, at)) = object.text("provider_override")?
+        && name != PROVIDER
+    {
+        let text = format!("provider_override: there are no boxes for '{name}'");
+        let error = object.error(at, &text);
+        return Err(error.with_remedy("write \"libvirt\", or leave it out"));
+    }
+    let Some(over) = object.take("override") else {
+        return Ok(());
+    };
+    let Kind::Table(providers) = &over.node.kind else {
+        let text = format!("override: expected an object, found {}", over.node.what());
+        return Err(object.error(over.node.at, &text));
+    };
+    for of_one in providers {
+        if of_one.key != PROVIDER {
+            let text = format!(
+                "override of '{}' is not used: the box is for {PROVIDER}",
+                of_one.key
+            );
+            warn(object, of_one, &text);
+            continue;
+        }
+        let what = format!("{}, override '{PROVIDER}'", object.what);
+        let mut own = Object::new(object.source, object.notes, &of_one.node, what)?;
+        for (key, to, take) in VAGRANT {
+            if let Some(entry) = own.moved(key, to, *take)? {
+                entries.retain(|known| known.key != entry.key);
+                entries.push(entry);
+            }
+        }
+        own.finish()?;
+    }
+    Ok(())
 }
 
 /// Options of a program of somebody else's, as they are; those in `known` are everybody's.
@@ -587,6 +657,14 @@ fn post(source: &Source, notes: &Findings, node: &Node, what: &str) -> Result<No
             default(&mut entries, "coreutils", Kind::Bool(false));
         }
         "manifest" => default(&mut entries, "manifest", word("packer-manifest.json")),
+        "vagrant" => {
+            provider(&mut object, &mut entries)?;
+            default(
+                &mut entries,
+                "vagrant",
+                word("packer_{{.BuildName}}_{{.Provider}}.box"),
+            );
+        }
         "exoscale-import" => {
             if let Some(entry) = object.moved("template_zone", "zones", Take::Texts)?
                 && !entries.iter().any(|entry| entry.key == "zones")

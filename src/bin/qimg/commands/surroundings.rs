@@ -169,6 +169,7 @@ pub(super) fn gather(cache_directory: &Path, threads: usize) -> Result<Surroundi
         directory: directory()?,
         run_uuid: uuid.to_string(),
         time: time.as_secs(),
+        started: std::time::Instant::now(),
         host: Host {
             environment: env::vars_os().collect::<Vec<(OsString, OsString)>>(),
             // What a killed run leaves there is swept by a later one.

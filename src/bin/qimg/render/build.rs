@@ -14,6 +14,11 @@ const COLOURS: [u8; 5] = [32, 36, 35, 33, 34];
 
 const RED: u8 = 31;
 
+/// What stands above the results.
+const MADE: &str = "Builds finished. The artifacts of successful builds are:";
+const NOTHING: &str = "Builds finished but no artifacts were created.";
+const KEPT: &str = "What stays of builds whose post-processors failed:";
+
 /// How people want it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Style {
@@ -28,6 +33,8 @@ pub(crate) struct Style {
 struct Results {
     /// In words, with index, builder id, id and files.
     artifacts: Vec<(String, Artifact)>,
+    /// What stays of builds that failed, in words.
+    kept: Vec<(String, String)>,
     /// The last failure of each build that failed.
     failures: BTreeMap<String, String>,
     failed: Vec<String>,
@@ -61,6 +68,7 @@ impl Results {
                 };
                 self.artifacts.push((event.build.clone(), artifact));
             }
+            What::Kept { text, .. } => self.kept.push((event.build.clone(), text.clone())),
             What::Failure {
                 message, causes, ..
             } => {
@@ -221,23 +229,22 @@ impl Human {
             }
             out.text.push('\n');
         }
-        if self.results.artifacts.is_empty() {
-            out.line(
-                "==> ",
-                "Builds finished but no artifacts were created.",
-                None,
-                true,
-            );
-        } else {
-            out.line(
-                "==> ",
-                "Builds finished. The artifacts of successful builds are:",
-                None,
-                true,
-            );
+        if !self.results.kept.is_empty() {
+            out.line("==> ", KEPT, None, true);
+            for (build, text) in &self.results.kept {
+                out.line("--> ", &format!("{build}: {text}"), None, false);
+            }
+            if !self.results.artifacts.is_empty() {
+                out.text.push('\n');
+            }
+        }
+        if !self.results.artifacts.is_empty() {
+            out.line("==> ", MADE, None, true);
             for (build, artifact) in &self.results.artifacts {
                 out.line("--> ", &format!("{build}: {}", artifact.text), None, false);
             }
+        } else if self.results.kept.is_empty() {
+            out.line("==> ", NOTHING, None, true);
         }
         out.text
     }
@@ -403,17 +410,20 @@ impl Machine {
                 out += &ui("error", &format!("--> {build}: {why}"));
             }
         }
+        let heading = |text: &str| ui("say", &format!("\n==> {text}"));
+        if !self.results.kept.is_empty() {
+            out += &heading(KEPT);
+            for (build, text) in &self.results.kept {
+                out += &ui("say", &format!("--> {build}: {text}"));
+            }
+        }
         if self.results.artifacts.is_empty() {
-            out += &ui(
-                "say",
-                "\n==> Builds finished but no artifacts were created.",
-            );
+            if self.results.kept.is_empty() {
+                out += &heading(NOTHING);
+            }
             return out;
         }
-        out += &ui(
-            "say",
-            "\n==> Builds finished. The artifacts of successful builds are:",
-        );
+        out += &heading(MADE);
         let mut counted: Vec<&str> = Vec::new();
         for (build, artifact) in &self.results.artifacts {
             if !counted.contains(&build.as_str()) {
@@ -488,202 +498,4 @@ fn in_words(milliseconds: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event(what: What) -> Event {
-        Event {
-            build: "null".to_owned(),
-            what,
-        }
-    }
-
-    fn output(stream: Stream, line: &str) -> Event {
-        event(What::Output {
-            source: "shell".to_owned(),
-            stream,
-            line: line.to_owned(),
-        })
-    }
-
-    fn step(text: &str) -> Event {
-        event(What::Step {
-            text: text.to_owned(),
-        })
-    }
-
-    fn ended(outcome: Outcome) -> Event {
-        event(What::BuildEnded {
-            outcome,
-            milliseconds: 123_456,
-        })
-    }
-
-    fn failure() -> Event {
-        event(What::Failure {
-            message: "failed".to_owned(),
-            causes: vec!["a".to_owned(), "b".to_owned()],
-            remedy: Some("try".to_owned()),
-        })
-    }
-
-    fn artifact() -> Event {
-        event(What::Artifact {
-            index: 0,
-            builder_id: "x.qemu".to_owned(),
-            id: "VM".to_owned(),
-            text: "VM files in directory: out".to_owned(),
-            files: vec!["out/a,b".to_owned()],
-        })
-    }
-
-    /// As Packer 1.6.6 prints them.
-    #[test]
-    fn people_see_what_packer_shows() {
-        let mut human = Human::new(&["null".to_owned()], Style::default());
-        let mut all = String::new();
-        for event in [
-            step("one\ntwo"),
-            output(Stream::Out, "out,put"),
-            output(Stream::Err, "er"),
-            ended(Outcome::Done),
-        ] {
-            all += &human.event(&event, "");
-        }
-        assert_eq!(
-            all,
-            "==> null: one\n==> null: two\n    null: out,put\n==> null: er\n\
-             Build 'null' finished after 2 minutes 3 seconds.\n"
-        );
-        assert_eq!(
-            human.end(""),
-            "\n==> Builds finished but no artifacts were created.\n"
-        );
-        let style = Style {
-            colours: true,
-            timestamps: false,
-        };
-        let mut human = Human::new(&["other".to_owned(), "null".to_owned()], style);
-        assert_eq!(
-            human.event(&step("x"), ""),
-            "\x1b[1;36m==> null: x\x1b[0m\n"
-        );
-        assert_eq!(
-            human.event(&output(Stream::Out, "x"), ""),
-            "\x1b[0;36m    null: x\x1b[0m\n"
-        );
-        assert_eq!(
-            human.event(&output(Stream::Err, "x"), ""),
-            "\x1b[1;31m==> null: x\x1b[0m\n"
-        );
-        let style = Style {
-            colours: false,
-            timestamps: true,
-        };
-        let mut human = Human::new(&["null".to_owned()], style);
-        let now = "2026-11-28T06:21:19Z";
-        assert_eq!(
-            human.event(&step("x"), now),
-            "2026-11-28T06:21:19Z: ==> null: x\n"
-        );
-    }
-
-    #[test]
-    fn failures_name_cause_and_remedy_and_come_again_at_the_end() {
-        let mut human = Human::new(&["null".to_owned()], Style::default());
-        let stage = event(What::StageEnded {
-            stage: "connect".to_owned(),
-            outcome: Outcome::Failed,
-            milliseconds: 1250,
-        });
-        human.event(&stage, "");
-        assert_eq!(
-            human.event(&failure(), ""),
-            "==> null: failed\n    null: caused by: a\n    null: caused by: b\n    null: hint: try\n"
-        );
-        assert_eq!(
-            human.event(&ended(Outcome::Failed), ""),
-            "Build 'null' errored after 2 minutes 3 seconds. (connect 1.2 s)\n"
-        );
-        human.event(&artifact(), "");
-        assert_eq!(
-            human.end(""),
-            "\n==> Some builds didn't complete successfully and had errors:\n--> null: failed: a: b\n\n\
-             ==> Builds finished. The artifacts of successful builds are:\n--> null: VM files in directory: out\n"
-        );
-    }
-
-    #[test]
-    fn a_wait_is_said_again_only_when_something_is_new() {
-        let mut human = Human::new(&["null".to_owned()], Style::default());
-        let mut wait = |state: &str| {
-            let what = What::Waiting {
-                task: "SSH".to_owned(),
-                state: state.to_owned(),
-                milliseconds: 1500,
-            };
-            human.event(&event(what), "")
-        };
-        assert_eq!(
-            wait("no banner"),
-            "    null: Waiting for SSH: no banner (1.5 s)\n"
-        );
-        assert_eq!(wait("no banner"), "");
-        assert_ne!(wait("banner"), "");
-    }
-
-    #[test]
-    fn guests_colour_their_lines_and_do_no_more() {
-        let text = "a\x1b[31mred\x1b[0m\tb\x1b[2J\x1b]0;title\x07\x1b[1;999999999";
-        let plain = shown(text, false);
-        assert_eq!(
-            plain,
-            "ared\tb\\u{1b}[2J\\u{1b}]0;title\\u{7}\\u{1b}[1;999999999"
-        );
-        assert!(shown(text, true).starts_with("a\x1b[31mred\x1b[0m\tb\\u{1b}[2J"));
-        assert_eq!(shown("\x1b", true), "\\u{1b}");
-        assert_eq!(shown("\u{e9}\x1b[m\u{e9}", true), "\u{e9}\x1b[m\u{e9}");
-    }
-
-    /// As Packer 1.6.6 prints them.
-    #[test]
-    fn machines_read_lines_of_packer() {
-        let mut machine = Machine::default();
-        let mut all = String::new();
-        for event in [
-            step("a\nb"),
-            output(Stream::Out, "out,put"),
-            output(Stream::Err, "er"),
-            failure(),
-            ended(Outcome::Failed),
-            artifact(),
-        ] {
-            all += &machine.event(&event, 17);
-        }
-        all += &machine.end(18);
-        let lines: Vec<_> = all.lines().collect();
-        assert_eq!(
-            lines,
-            [
-                "17,,ui,say,==> null: a\\n==> null: b",
-                "17,,ui,message,    null: out%!(PACKER_COMMA)put",
-                "17,,ui,error,==> null: er",
-                "17,,ui,error,==> null: failed",
-                "17,,ui,error,Build 'null' errored after 2 minutes 3 seconds: failed: a: b",
-                "18,,error-count,1",
-                "18,,ui,error,\\n==> Some builds didn't complete successfully and had errors:",
-                "18,null,error,failed: a: b",
-                "18,,ui,error,--> null: failed: a: b",
-                "18,,ui,say,\\n==> Builds finished. The artifacts of successful builds are:",
-                "18,null,artifact-count,1",
-                "18,null,artifact,0,builder-id,x.qemu",
-                "18,null,artifact,0,id,VM",
-                "18,null,artifact,0,string,VM files in directory: out",
-                "18,null,artifact,0,files-count,1",
-                "18,null,artifact,0,file,0,out/a%!(PACKER_COMMA)b",
-                "18,null,artifact,0,end",
-                "18,,ui,say,--> null: VM files in directory: out",
-            ]
-        );
-    }
-}
+mod tests;

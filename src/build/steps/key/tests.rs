@@ -79,6 +79,7 @@ impl World {
             run: "1".to_owned(),
             run_uuid: "uuid".to_owned(),
             time: 5,
+            started: std::time::Instant::now(),
             host: Host::default(),
             launcher: Launcher::new("/bin/false"),
             agent: None,
