@@ -397,7 +397,7 @@ fn provider(object: &mut Object<'_>, entries: &mut Vec<Entry>) -> Result<()> {
                 entries.push(entry);
             }
         }
-        own.finish()?;
+        own.finish();
     }
     Ok(())
 }
@@ -679,7 +679,6 @@ fn post(source: &Source, notes: &Findings, node: &Node, what: &str) -> Result<No
             default(&mut entries, "public", Kind::Bool(!link));
         }
         "s3" => default(&mut entries, "s3", word("")),
-        "vagrant" => default(&mut entries, "vagrant", word("")),
         _ => {}
     }
     if kind == "artifice" && !entries.iter().any(|entry| entry.key == "artifice") {
