@@ -367,11 +367,11 @@ pub fn end(run: &Run, hard: bool, patience: Duration, stop: &Stop) -> Result<()>
     Ok(())
 }
 
-/// Asks a child of this process to end, which puts the terminal back as it was.
-pub fn ask_to_end(child: &std::process::Child) {
-    let process = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+/// Asks the child `process`, which nobody has waited for yet, to end: it puts the terminal back as it was.
+pub fn ask_to_end(process: u32) {
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw);
     if let Some(process) = process {
-        // One that has ended already is still this process's to wait for: its number is nobody else's.
+        // Until it is waited for its number is nobody else's.
         let _ = rustix::process::kill_process(process, Signal::TERM);
     }
 }

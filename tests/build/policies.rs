@@ -33,13 +33,18 @@ fn a_failed_step_ends_as_the_user_wants_it() {
     assert_eq!(workshop.read("cleanup"), "cleaned\n");
     assert_eq!(workshop.processes(), Vec::<String>::new());
 
-    fails(&workshop, &["-on-error=run-cleanup-provisioner"]).has("Running the cleanup provisioner");
+    // What was left on purpose goes only when somebody says so.
+    workshop
+        .build(&Native::quick(""), &[])
+        .failed(1, &["was told to leave", "--force"]);
+    fails(&workshop, &["-on-error=run-cleanup-provisioner", "-force"])
+        .has("Running the cleanup provisioner");
     assert!(left(&workshop).contains(&".output.qimg-work/disk.qcow2".to_owned()));
     assert_eq!(workshop.read("cleanup"), "cleaned\ncleaned\n");
     assert_eq!(workshop.processes(), Vec::<String>::new());
 
     // Nobody is there to be asked: as if nothing had been said.
-    fails(&workshop, &["-on-error=ask"]).has("[c]lean up");
+    fails(&workshop, &["-on-error=ask", "-force"]).has("[c]lean up");
     assert_eq!(left(&workshop), ["cleanup"]);
     workshop.assert_tidy();
 

@@ -414,7 +414,7 @@ fn enter(entrance: &Entrance, command: &[String], stop: &dyn Fn() -> bool) -> St
         if stop() && !told {
             // It puts the terminal back.
             told = true;
-            register::ask_to_end(&child);
+            register::ask_to_end(child.id());
         }
         std::thread::sleep(Duration::from_millis(20));
     };
