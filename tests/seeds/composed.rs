@@ -264,7 +264,12 @@ fn impossible_wishes_are_refused_and_inputs_stay() {
             "kind as one of several parts",
         ),
         (
-            &["seed", "user-data", "--label", "much too long a label"],
+            &[
+                "seed",
+                "user-data",
+                "--label",
+                "a label that is much too long for it",
+            ],
             "label",
         ),
         (
