@@ -265,7 +265,7 @@ impl Drop for Mounted {
 /// The machine has its new disk when the cache turns out to have no room for the one below it.
 #[test]
 fn a_full_cache_on_another_filesystem_loses_no_step() {
-    for inodes in [10, 12, 13, 20, 21] {
+    for inodes in [12, 21] {
         let world = World::new();
         let elsewhere = elsewhere(&world, &format!("size=1g,nr_inodes={inodes}"));
         let steps = counts("one", "true") + &counts("two", "true") + &counts("three", "true");
