@@ -225,10 +225,14 @@ pub fn forget(run: &Run) -> Result<()> {
     if !is_kept(&run.directory) {
         return Err(super::leave::gone(run));
     }
-    let Ok(alive) = take(run) else {
-        let message = format!("{} runs", run.run);
-        return Err(Error::new(ErrorKind::Locked, message)
-            .with_remedy(format!("`qimg kill {}` ends it", run.run)));
+    let alive = match take(run) {
+        Ok(alive) => alive,
+        Err(error) if error.kind() == ErrorKind::Locked => {
+            let message = format!("{} runs", run.run);
+            return Err(Error::new(ErrorKind::Locked, message)
+                .with_remedy(format!("`qimg kill {}` ends it", run.run)));
+        }
+        Err(error) => return Err(error),
     };
     remove_tree(&run.directory)?;
     drop(alive);

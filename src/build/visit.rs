@@ -226,8 +226,8 @@ pub fn visit(visit: &Visit<'_>, tell: &mut (dyn FnMut(Told) + Send)) -> Result<(
 /// guest is shut down after that. What was changed is there the next time.
 ///
 /// # Errors
-/// Nothing is left of it, or what it rests on is gone, or somebody else has it; it is not entered by SSH; QEMU does not start; the guest does not
-/// answer; what `inside` says.
+/// Nothing is left of it, or what it rests on is gone, or somebody else has it; it is not entered by SSH; QEMU does not
+/// start; the guest does not answer; what `inside` says.
 pub fn revisit(
     run: &Run,
     surroundings: &Surroundings,

@@ -92,7 +92,10 @@ impl<W: Write> Write for Told<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.to.write(bytes).map_err(|error| {
             let kind = error.kind();
-            *self.failure = Some(error);
+            // What was only interrupted is tried again.
+            if kind != io::ErrorKind::Interrupted {
+                *self.failure = Some(error);
+            }
             kind.into()
         })
     }

@@ -164,7 +164,8 @@ impl Ssh {
         let recorder = Recorder::new(tell);
         self.worker.wait(&either, async {
             let established = self.establish(limits, &recorder).await;
-            let (link, report) = established.map_err(|ended| unreachable(ended, limits))?;
+            let (link, report) =
+                established.map_err(|ended| unreachable(ended, limits, ErrorKind::TimedOut))?;
             *self.link.lock().await = Some(Arc::new(link));
             Ok(report)
         })
@@ -196,10 +197,7 @@ impl Ssh {
         let recorder = Recorder::new(&mut quiet);
         let established = self.establish(&limits, &recorder).await;
         // It was there: whether it is too late for what is asked is not for this connection to say.
-        let gone = |ended| {
-            let error = unreachable(ended, &limits);
-            Error::new(ErrorKind::Connection, error.to_string()).with_source(error)
-        };
+        let gone = |ended| unreachable(ended, &limits, ErrorKind::Connection);
         let (link, _) = established.map_err(gone)?;
         let link = Arc::new(link);
         *slot = Some(Arc::clone(&link));
@@ -337,7 +335,8 @@ fn too_short(length: u64, missing: u64) -> Error {
     Error::new(ErrorKind::Io, message)
 }
 
-fn unreachable((end, report): (End, Report), limits: &Limits) -> Error {
+/// `late`: what it is when the time is over.
+fn unreachable((end, report): (End, Report), limits: &Limits, late: ErrorKind) -> Error {
     let (kind, message) = match end {
         End::TimedOut => {
             let seconds = limits.timeout.unwrap_or_default().as_secs_f64();
@@ -345,7 +344,7 @@ fn unreachable((end, report): (End, Report), limits: &Limits) -> Error {
                 "no login by SSH within {} s",
                 (seconds * 10.0).round() / 10.0
             );
-            (ErrorKind::TimedOut, message)
+            (late, message)
         }
         End::Refused => {
             let times = match report.refusals {
@@ -419,7 +418,7 @@ impl Communicator for Ssh {
             let established = self.establish(&limits, &recorder).await;
             established
                 .map(drop)
-                .map_err(|ended| unreachable(ended, &limits))
+                .map_err(|ended| unreachable(ended, &limits, ErrorKind::TimedOut))
         })
     }
 }

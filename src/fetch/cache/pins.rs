@@ -33,6 +33,21 @@ struct Pin {
     parts: Vec<PathBuf>,
 }
 
+impl Pin {
+    /// Whether its holder is there; on any doubt it is.
+    fn stands(&self) -> bool {
+        match look(&self.holder) {
+            Ok(seen) => seen.is_some(),
+            Err(error) => {
+                // Something else has taken the place of its directory.
+                let source = std::error::Error::source(&error);
+                let source = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+                source.is_none_or(|source| source.kind() != std::io::ErrorKind::NotADirectory)
+            }
+        }
+    }
+}
+
 impl Pins {
     /// Those of the cache in `cache`.
     pub(crate) fn of(cache: &Path) -> Self {
@@ -77,7 +92,7 @@ impl Pins {
             else {
                 continue;
             };
-            if look(&pin.holder)?.is_some() {
+            if pin.stands() {
                 return Ok(Some(pin.who));
             }
         }
@@ -90,11 +105,7 @@ impl Pins {
     /// The host refuses.
     pub(crate) fn forget_stale(&self) -> Result<()> {
         for path in names_in(self.directory())? {
-            let stands = match read_record::<Pin>(&path) {
-                Some(pin) => look(pin.holder)?.is_some(),
-                None => false,
-            };
-            if !stands {
+            if !read_record::<Pin>(&path).is_some_and(|pin| pin.stands()) {
                 remove_file(path)?;
             }
         }
@@ -157,6 +168,25 @@ mod tests {
         assert_eq!(pins.of_part(&state).unwrap(), None);
         pins.forget_stale().unwrap();
         assert_eq!(names_in(cache.join("pins")).unwrap(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_holders_directory_is_no_holder() {
+        let top = tempfile::tempdir().unwrap();
+        let state = top.path().join("cache/steps/abc");
+        std::fs::create_dir_all(&state).unwrap();
+        let output = top.path().join("output");
+        std::fs::create_dir(&output).unwrap();
+        std::fs::write(output.join("disk"), "").unwrap();
+        let pins = Pins::of(&top.path().join("cache"));
+        let overlay = output.join("disk");
+        pins.pin(&overlay, "web", std::slice::from_ref(&state))
+            .unwrap();
+        std::fs::remove_dir_all(&output).unwrap();
+        std::fs::write(&output, "").unwrap();
+        assert_eq!(pins.of_part(&state).unwrap(), None);
+        pins.forget_stale().unwrap();
+        assert!(names_in(top.path().join("cache/pins")).unwrap().is_empty());
     }
 
     #[test]
