@@ -14,6 +14,7 @@ use super::provisioner::{Connection, Facts, cloud_init};
 use super::register::Entrance;
 use super::steps::{Steps, into_the_present};
 use super::visit::known_hosts;
+use crate::communicator::Communicator as _;
 use crate::communicator::ssh::{Limits, Notice, Options, Ssh};
 use crate::communicator::{Stop, wait};
 use crate::error::{Error, ErrorKind, Result};
@@ -24,6 +25,8 @@ use crate::store::{make_directory, remove_file};
 
 /// For the guest to answer, where the template does not say.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// For a guest to write what it has in memory.
+const SYNCING: Duration = Duration::from_secs(60);
 /// For a machine to end after its guest's last word.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 /// For a guest that goes on as it was to answer.
@@ -127,6 +130,14 @@ impl<'a> Connected<'a> {
     /// Ends the machine of a build that failed with `error`, and keeps it where that is wanted.
     pub(super) fn leave(&mut self, error: &Error) {
         self.running.screenshot();
+        let stays = self.prepared.request.options.keep || self.prepared.output.keeps();
+        // What the guest has in memory only would be missing on the disk that is looked at; one that is lost is not asked.
+        if stays
+            && error.kind() != ErrorKind::Connection
+            && let Some(ssh) = &self.ssh
+        {
+            let _ = ssh.run("sync", Some(SYNCING), &mut |_, _| {});
+        }
         self.prepared.end(&mut self.running);
         let last = Last {
             accelerator: &self.accelerator,

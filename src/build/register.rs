@@ -222,9 +222,6 @@ pub(super) fn is_kept(directory: &Path) -> bool {
 /// # Errors
 /// It runs, or somebody starts it; it was not kept; the host refuses.
 pub fn forget(run: &Run) -> Result<()> {
-    if !is_kept(&run.directory) {
-        return Err(super::leave::gone(run));
-    }
     let alive = match take(run) {
         Ok(alive) => alive,
         Err(error) if error.kind() == ErrorKind::Locked => {
@@ -234,6 +231,10 @@ pub fn forget(run: &Run) -> Result<()> {
         }
         Err(error) => return Err(error),
     };
+    if !is_kept(&run.directory) {
+        alive.remove()?;
+        return Err(super::leave::gone(run));
+    }
     remove_tree(&run.directory)?;
     drop(alive);
     // That of the whole run goes with its last machine.

@@ -194,7 +194,7 @@ Exit codes:
   3    a provisioner failed
   4    a post-processor failed; the artifact is kept
        of many images, all are tried, and the code is that of the first that failed
-  129, 130, 143   ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM; no QEMU and no file is left";
+  129, 130, 143   ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM; no QEMU is left, and no file but logs of the run";
 
 /// Check a template, without network or boot
 ///

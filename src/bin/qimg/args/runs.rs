@@ -178,7 +178,8 @@ pub(crate) struct ForgetArgs {
     #[arg(
         value_name = "RUN",
         required_unless_present = "all",
-        conflicts_with = "all"
+        conflicts_with = "all",
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
     )]
     pub(crate) runs: Vec<String>,
 
